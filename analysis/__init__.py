@@ -1,0 +1,1 @@
+"""From committed tables to a verdict. Needs neither ray nor torch."""

@@ -1,0 +1,1 @@
+"""From a sweep file to committed tables: specification, plan, policy, Ray, store, tracking."""

@@ -1,0 +1,1 @@
+"""From seeds to points: batched training, stationary points, classification. Pure torch and numpy."""

@@ -1,0 +1,124 @@
+"""The tables' schemas (one place), content hashes, and nothing else. Imports pyarrow alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+#: Raised whenever a change alters the numbers a trial produces; part of every configuration's id.
+NUMERICS_VERSION = 1
+
+KINDS = (
+    "minimum",
+    "degenerate_minimum",
+    "saddle",
+    "degenerate_saddle",
+    "maximum",
+    "undetermined",
+    "gradient_flat",
+    "not_converged",
+    "diverged",
+)
+#: The kinds that are critical points (DESIGN.md section 7).
+CRITICAL_KINDS = KINDS[:6]
+SOURCES = ("training", "trajectory", "initialisation", "noise")
+STATUSES = ("done", "failed")
+
+_STRING = pa.string()
+_INT = pa.int64()
+_FLOAT = pa.float64()
+_BOOL = pa.bool_()
+_FLOATS = pa.list_(pa.float64())
+
+
+def _fields(names: str, kind: pa.DataType) -> list[pa.Field]:
+    return [pa.field(name, kind) for name in names.split()]
+
+
+_POINTS = [
+    *_fields("sweep config trial", _STRING),
+    *_fields("seed", _INT),
+    *_fields("point batch source", _STRING),
+    *_fields("step", _INT),
+    *_fields("kind", _STRING),
+    *_fields("index n_positive n_zero n_symmetry n_undetermined", _INT),
+    *_fields("certified", _BOOL),
+    *_fields("certificate", _STRING),
+    *_fields("radius", _FLOAT),
+    *_fields("reason", _STRING),
+    *_fields("grad_norm newton_step objective train_loss test_loss gap train_error test_error error_gap", _FLOAT),
+    *_fields("test_loss_trained test_error_trained polish_distance", _FLOAT),
+    *_fields("same_basin", _BOOL),
+    *_fields("eig_min eig_max trace frobenius zero_tolerance eig_error", _FLOAT),
+    *_fields("spectrum", _FLOATS),
+    *_fields("sharpness jacobian_norm param_norm init_distance kink_distance", _FLOAT),
+    *_fields("fingerprint", _FLOATS),
+    *_fields("known_class", _STRING),
+    *_fields("parameters_row", _INT),
+]
+_TRIALS = [
+    *_fields("sweep trial config", _STRING),
+    *_fields("seed", _INT),
+    *_fields("batch status", _STRING),
+    *_fields("attempt steps", _INT),
+    *_fields("final_objective seconds", _FLOAT),
+    *_fields("device execution", _STRING),
+    *_fields("numerics_version", _INT),
+    *_fields("torch_version code_version error", _STRING),
+]
+_TRAJECTORIES = [
+    *_fields("trial config", _STRING),
+    *_fields("seed step", _INT),
+    *_fields("objective train_loss test_loss grad_norm distance", _FLOAT),
+]
+_CONNECTIONS = [*_fields("saddle minimum_a minimum_b", _STRING), *_fields("barrier_a barrier_b", _FLOAT)]
+_SPECTRA = [
+    *_fields("point config", _STRING),
+    *_fields("seed", _INT),
+    *_fields("eigenvalues", _FLOATS),
+]
+_TABLES = {
+    "points": _POINTS,
+    "trials": _TRIALS,
+    "trajectories": _TRAJECTORIES,
+    "connections": _CONNECTIONS,
+    "spectra": _SPECTRA,
+}
+TABLES = tuple(_TABLES)
+
+
+def schema(table: str, grid: dict[str, bool] | None = None) -> pa.Schema:
+    """The schema of ``table`` with one extra column per grid key (points only).
+
+    ``grid`` maps a dotted key to whether its values are numbers: numbers are float64, everything else JSON text.
+
+    >>> schema("points", {"training.lr": True}).field("training.lr").type
+    DataType(double)
+    """
+    fields = list(_TABLES[table])
+    if table == "points":
+        fields += [pa.field(key, _FLOAT if numeric else _STRING) for key, numeric in (grid or {}).items()]
+    return pa.schema(fields, metadata={"landsweep_schema": str(SCHEMA_VERSION)})
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def content_hash(value: Any) -> str:
+    """The first 16 hex digits of the sha256 of ``canonical_json(value)``.
+
+    >>> content_hash({"b": 1, "a": [2]}) == content_hash({"a": [2], "b": 1})
+    True
+    """
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def trial_id(config: str, seed: int) -> str:
+    """``<config>-<seed>``."""
+    return f"{config}-{seed}"
