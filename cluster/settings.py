@@ -1,0 +1,312 @@
+"""The sections of a sweep file as frozen models: each field with its range, its default and a description.
+
+``LANDSCAPES`` and ``OPTIMIZERS`` name what is built in; a new one is a model and an entry there. Models are strict:
+no number in quotes, no true for 1, no key that they do not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, Union
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from landsweep.cluster.mistakes import custom_error, found, has_password, nearest
+
+
+class Section(BaseModel):
+    """A frozen, strict model without room for unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+_AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+Units = Annotated[int, Field(ge=1, le=65_536)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+# landscape ------------------------------------------------------------------------------------------------------------
+
+
+class DataSet(NamedTuple):
+    rows: int
+    side: int  # images are side × side
+    resize: tuple[int, ...]  # the sides that mean pooling can make of it
+
+
+DATASETS = {"digits": DataSet(rows=1797, side=8, resize=(2, 4, 8))}
+
+
+class Mlp(Section):
+    """A fully connected net on a built-in data set."""
+
+    name: Literal["mlp"] = Field(description="the built-in fully connected net")
+    data: Literal["digits"] = Field(default="digits", description="digits: 1,797 handwritten digits, 8×8 pixels")
+    resize: int | None = Field(
+        default=None, description="mean-pool the images to this many pixels a side: 2, 4 or 8; null leaves 8×8"
+    )
+    train_size: int = Field(default=1200, ge=1, description="training examples; the others are the test set")
+    split_seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the train/test split")
+    standardise: bool = Field(default=True, description="scale each input to mean 0, variance 1 (training set)")
+    hidden: Annotated[tuple[Units, ...], _AsTuple] = Field(
+        default=(10,),
+        min_length=1,
+        max_length=64,
+        description="units of each hidden layer, a list of integers ≥ 1",
+    )
+    activation: Literal["tanh", "sigmoid", "softplus", "silu", "gelu"] = Field(
+        default="tanh", description="must be smooth"
+    )
+    loss: Literal["cross_entropy", "mse"] = Field(default="cross_entropy", description="mean over the training set")
+    weight_decay: NonNegative = Field(default=1e-3, description="λ of λ/2·‖θ‖² in the objective, ≥ 0")
+    initialisation: Literal["xavier_normal", "xavier_uniform", "he_normal", "he_uniform"] = Field(
+        default="xavier_normal", description="distribution of the initial weights"
+    )
+    init_scale: Positive = Field(default=1.0, description="factor on the initial weights, > 0")
+
+    @model_validator(mode="after")
+    def _fits_the_data(self) -> Self:
+        data = DATASETS[self.data]
+        if self.resize is not None and self.resize not in data.resize:
+            sides = ", ".join(map(str, data.resize))
+            text = f"found {self.resize}; allowed: null or one of {sides}, which divide {data.side}"
+            raise custom_error("resize", text)
+        if self.train_size >= data.rows:
+            text = f"found {self.train_size}; allowed: at most {data.rows - 1} ({self.data} has {data.rows} examples)"
+            raise custom_error("train_size", text)
+        return self
+
+
+class OwnLandscape(Section):
+    """A landscape of the user's own: every key but ``name`` is an option of its function."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+    name: str = Field(
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
+        description="package.module:function, which returns a Landscape; the other keys are its options",
+    )
+
+
+LANDSCAPES: dict[str, type[Section]] = {"mlp": Mlp}
+OWN = "own"
+
+
+def _get(value: Any, key: str, default: Any = None) -> Any:
+    return value.get(key, default) if isinstance(value, Mapping) else getattr(value, key, default)
+
+
+def _need_mapping(value: Any) -> None:
+    if not isinstance(value, (Mapping, Section)):
+        raise custom_error("", f"found {found(value)}; allowed: a mapping (indented key: value lines)")
+
+
+def _check_landscape(value: Any) -> Any:
+    _need_mapping(value)
+    name = _get(value, "name")
+    known = f"built in: {', '.join(LANDSCAPES)}; or your own as package.module:function"
+    if name is None:
+        raise custom_error("name", f"missing; allowed: {known}")
+    if not isinstance(name, str) or (name not in LANDSCAPES and ":" not in name):
+        hint = nearest(name, LANDSCAPES) if isinstance(name, str) else ""
+        raise custom_error("name", f"found {found(name)}; {known}{hint}")
+    return value
+
+
+def _landscape_tag(value: Any) -> str:
+    name = _get(value, "name")
+    return name if name in LANDSCAPES else OWN
+
+
+# training -------------------------------------------------------------------------------------------------------------
+
+
+class _Training(Section):
+    batch_size: Annotated[int, Field(ge=1)] | Literal["full"] = Field(
+        default="full", description='examples a step, at most the training set, or "full"'
+    )
+    steps: int = Field(default=1000, ge=0, le=2**31, description="optimiser steps")
+    dtype: Literal["float32", "float64"] = Field(default="float32", description="of training; the search is float64")
+
+
+class Sgd(_Training):
+    """Stochastic gradient descent: v ← momentum·v + g, θ ← θ − lr·v."""
+
+    optimizer: Literal["sgd"] = Field(default="sgd", description="stochastic gradient descent")
+    lr: Positive = Field(default=0.1, description="learning rate, finite and > 0")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="heavy-ball coefficient in [0, 1)")
+    nesterov: bool = Field(default=False, description="Nesterov's momentum; needs momentum > 0")
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise custom_error("nesterov", "found true with momentum 0; allowed: false, or set training.momentum > 0")
+        return self
+
+
+class GradientDescent(_Training):
+    """Full-batch gradient descent: θ ← θ − lr·g."""
+
+    optimizer: Literal["gd"] = Field(default="gd", description="full-batch gradient descent")
+    lr: Positive = Field(default=0.1, description="learning rate, finite and > 0")
+    batch_size: Literal["full"] = Field(default="full", description="gd has no mini-batches; sgd has")
+
+
+class Adam(_Training):
+    """Adam (Kingma & Ba 2015, algorithm 1)."""
+
+    optimizer: Literal["adam"] = Field(default="adam", description="Adam")
+    lr: Positive = Field(default=1e-3, description="learning rate, finite and > 0")
+    betas: Annotated[
+        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
+        _AsTuple,
+    ] = Field(default=(0.9, 0.999), description="decay of the two moments, a list of two numbers in [0, 1)")
+    epsilon: Positive = Field(default=1e-8, description="added to the denominator, > 0")
+
+
+class Rmsprop(_Training):
+    """RMSprop: s ← alpha·s + (1 − alpha)·g², θ ← θ − lr·g/(√s + epsilon)."""
+
+    optimizer: Literal["rmsprop"] = Field(default="rmsprop", description="RMSprop")
+    lr: Positive = Field(default=1e-3, description="learning rate, finite and > 0")
+    alpha: float = Field(default=0.99, ge=0, lt=1, description="smoothing of the squared gradient in [0, 1)")
+    epsilon: Positive = Field(default=1e-8, description="added to the denominator, > 0")
+
+
+OPTIMIZERS: dict[str, type[_Training]] = {"sgd": Sgd, "gd": GradientDescent, "adam": Adam, "rmsprop": Rmsprop}
+PLANNED_OPTIMIZERS = ("perturbed_gd", "langevin", "annealing", "lbfgs", "saddle_free_newton")
+
+
+def _check_training(value: Any) -> Any:
+    _need_mapping(value)
+    name = _get(value, "optimizer", "sgd")
+    available = f"available: {', '.join(OPTIMIZERS)}"
+    if isinstance(name, str) and name in PLANNED_OPTIMIZERS:
+        raise custom_error("optimizer", f"found {found(name)}, which is not available yet; {available}")
+    if not isinstance(name, str) or name not in OPTIMIZERS:
+        hint = nearest(name, OPTIMIZERS) if isinstance(name, str) else ""
+        raise custom_error("optimizer", f"found {found(name)}; {available}{hint}")
+    return value
+
+
+def _training_tag(value: Any) -> str:
+    return str(_get(value, "optimizer", "sgd"))
+
+
+# the union of the models in a dict ------------------------------------------------------------------------------------
+
+
+def _union(models: Mapping[str, type[Section]], tag: Callable[[Any], str], check: Callable[[Any], Any]) -> Any:
+    members = tuple(Annotated[model, Tag(name)] for name, model in models.items())
+    return Annotated[Annotated[Union[members], Discriminator(tag)], BeforeValidator(check)]  # noqa: UP007
+
+
+if TYPE_CHECKING:
+    AnyLandscape = Mlp | OwnLandscape
+    AnyTraining = Sgd | GradientDescent | Adam | Rmsprop
+else:
+    AnyLandscape = _union({**LANDSCAPES, OWN: OwnLandscape}, _landscape_tag, _check_landscape)
+    AnyTraining = _union(OPTIMIZERS, _training_tag, _check_training)
+
+#: section → its variants by the tag that a validation error's location holds
+VARIANTS: dict[str, Mapping[str, type[Section]]] = {
+    "landscape": {**LANDSCAPES, OWN: OwnLandscape},
+    "training": OPTIMIZERS,
+}
+
+
+# search, measure ------------------------------------------------------------------------------------------------------
+
+Start = Literal["trajectory", "initialisation", "noise"]
+
+
+class Saddles(Section):
+    """The search for stationary points of any index."""
+
+    per_trial: int = Field(default=1, ge=1, le=1_000_000, description="searches a trial")
+    trials: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default="all",
+        description='which trials search: "all", or N for those whose seed is < N (the seed itself, not its place '
+        "in the sweep: a trial's result never depends on the other seeds asked for)",
+    )
+    starts: Annotated[
+        tuple[Start, ...],
+        BeforeValidator(
+            lambda value: (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value,
+            json_schema_input_type=Start | list[Start],
+        ),
+    ] = Field(
+        default=("trajectory",),
+        min_length=1,
+        description="where searches start: one of these or a list",
+    )
+    max_iterations: int = Field(default=200, ge=1, description="iterations of one search")
+
+    @model_validator(mode="after")
+    def _distinct_starts(self) -> Self:
+        if len(set(self.starts)) < len(self.starts):
+            raise custom_error("starts", f"found {found(list(self.starts))}; allowed: each at most once")
+        return self
+
+
+class Search(Section):
+    """How candidates become stationary points."""
+
+    tolerance: Positive = Field(default=1e-8, description="‖∇L‖₂ at a stationary point, float64, full data, > 0")
+    minima: bool = Field(default=True, description="polish the end of training")
+    minima_iterations: int = Field(default=100, ge=1, description="iterations of that polish")
+    saddles: Saddles | None = Field(default=None, description="search for points of any index; null searches for none")
+
+
+class Measure(Section):
+    """What is measured at each point."""
+
+    spectrum: Literal["auto", "dense", "none"] = Field(
+        default="auto", description="Hessian spectrum: dense (all eigenvalues), none, or auto (dense where it fits)"
+    )
+
+
+# resources, tracking, verdict -----------------------------------------------------------------------------------------
+
+
+class Resources(Section):
+    """What a batch may use. Changes no result."""
+
+    num_cpus: NonNegative = Field(default=1.0, description="CPUs a batch, ≥ 0")
+    num_gpus: NonNegative = Field(default=0.0, description="GPUs a batch, ≥ 0; may be a fraction")
+    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", description='trials, or "auto"')
+    timeout: Positive | None = Field(default=None, description="seconds a batch may take; null: no bound")
+    retries: int = Field(default=3, ge=0, description="how often a batch whose process died is tried again")
+    price_per_hour: NonNegative | None = Field(default=None, description="of one batch's resources, for estimates")
+
+
+class Tracking(Section):
+    """Where runs are logged (MLflow). Changes no result."""
+
+    uri: str | None = Field(default=None, description="MLflow URI without a password; null: sqlite beside the store")
+    trials: bool | Literal["auto"] = Field(default="auto", description="a run a trial; auto: where they are few")
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        if uri is not None and has_password(uri):
+            text = "found a URI that holds a password; allowed: one without; set MLFLOW_TRACKING_PASSWORD instead"
+            raise custom_error("", text)
+        return uri
+
+
+class Verdict(Section):
+    """The hypothesis test: do local minima generalise like global ones?"""
+
+    metric: Literal["test_loss", "test_error", "gap", "error_gap", "train_loss", "train_error"] = Field(
+        default="test_loss", description="the column that is compared"
+    )
+    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="level, in (0, 0.5)")
+    margin: Positive | None = Field(
+        default=None, description="equivalence margin; null: 0.02 for losses, 0.01 for errors"
+    )
+    band: Positive | None = Field(
+        default=None,
+        description="objective above the reference that counts as global, > 0; null: from the reference",
+    )
+    reference: float | None = Field(default=None, description="objective of the global minimum; null: the lowest found")
