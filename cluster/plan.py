@@ -1,0 +1,109 @@
+"""From a sweep to configurations and batches: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from landsweep.cluster.grid import is_numeric
+from landsweep.cluster.spec import Seeds, Sweep
+from landsweep.workers import record
+
+MAX_BATCH = 64
+#: n×n matrices that a trial holds at its peak: the Hessian, its symmetric part, eigenvectors and LAPACK's workspace.
+_MATRICES = 6
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One cell of a sweep's grid."""
+
+    id: str  # content hash, 16 hex digits
+    settings: dict[str, Any]  # landscape, training, search, measure, complete with defaults
+    grid: dict[str, Any]  # dotted key → this cell's value, as validated
+    code: str | None = None  # sha256 of the module that the landscape names
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Trials of one configuration that run together."""
+
+    id: str  # content hash of configuration and seeds
+    config: Configuration
+    seeds: tuple[int, ...]  # ascending
+
+
+def expand(sweep: Sweep, code_hash: str | None = None) -> tuple[Configuration, ...]:
+    """The configurations of ``sweep`` in the order of its grid, the last axis fastest.
+
+    A configuration's id is that of its settings, the numerics version and ``code_hash``, however it came about.
+    """
+    return tuple(
+        Configuration(configuration_id(settings, code_hash), settings, cell, code_hash)
+        for settings, cell in sweep.configurations()
+    )
+
+
+def configuration_id(settings: Mapping[str, Any], code_hash: str | None) -> str:
+    """The content hash of ``settings`` under this numerics version."""
+    return record.content_hash({"settings": settings, "numerics": record.NUMERICS_VERSION, "code": code_hash})
+
+
+def landscape_key(configuration: Configuration) -> str:
+    """The content hash of the landscape alone: configurations that differ in the optimiser share it."""
+    return record.content_hash({"landscape": configuration.settings["landscape"], "code": configuration.code})
+
+
+def plan_batches(
+    sweep_seeds: Seeds, configurations: Iterable[Configuration], done: Mapping[str, AbstractSet[int]], size: int
+) -> list[Batch]:
+    """The trials that are left, (those of the sweep) − ``done``, in batches of at most ``size``.
+
+    ``done`` maps a configuration's id to its seeds. Batches end at the multiples of ``size`` in the seed itself, so
+    that a sweep that is resumed or extended forms the same ones.
+    """
+    if size < 1:
+        raise ValueError(f"size is {size}; a batch holds at least one trial")
+    first = sweep_seeds.start // size * size
+    batches = []
+    for config in configurations:
+        finished = done.get(config.id, frozenset())
+        for low in range(first, sweep_seeds.stop, size):
+            chunk = range(max(low, sweep_seeds.start), min(low + size, sweep_seeds.stop))
+            seeds = tuple(seed for seed in chunk if seed not in finished)
+            if seeds:
+                batches.append(Batch(batch_id(config.id, seeds), config, seeds))
+    return batches
+
+
+def batch_id(config: str, seeds: Iterable[int]) -> str:
+    """The content hash of a configuration's id and seeds."""
+    return record.content_hash({"config": config, "seeds": list(seeds)})
+
+
+def trial_bytes(parameters: int, samples: int) -> int:
+    """Memory of one trial at its peak, in bytes: 8·(6·n² + samples·n), the second term one derivative per sample.
+
+    >>> trial_bytes(100, 1200)
+    1440000
+    """
+    return 8 * (_MATRICES * parameters**2 + samples * parameters)
+
+
+def batch_size(parameters: int, samples: int, memory_bytes: int, requested: Literal["auto"] | int) -> int:
+    """The trials of one batch: ``requested``, or the largest power of two ≤ 64 that fits ``memory_bytes``, at least 1.
+
+    >>> batch_size(1000, 1200, 10**9, "auto")
+    16
+    """
+    if requested != "auto":
+        return requested
+    fitting = min(MAX_BATCH, max(1, memory_bytes // max(1, trial_bytes(parameters, samples))))
+    return 1 << (fitting.bit_length() - 1)
+
+
+def grid_columns(sweep: Sweep) -> dict[str, bool]:
+    """Dotted grid key → whether its column is float64: every value a number; the others are JSON text."""
+    return {key: is_numeric(values) for key, values in sweep.grid.items()}
