@@ -112,7 +112,7 @@ class Sweep(Settings):
         description="a positive integer N for the seeds 0 … N−1, or {start: A, stop: B} for A … B−1"
     )
     grid: dict[str, Annotated[tuple[Any, ...], settings._AsTuple]] = Field(
-        default_factory=dict,
+        default={},
         description="dotted key of landscape, training, search or measure → the list of its values; every combination "
         "is a configuration, its values in the place of what the sections say",
     )
