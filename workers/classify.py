@@ -1,0 +1,160 @@
+"""What a candidate is: critical or not, the signs of its curvature with error bars, its kind (DESIGN.md section 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landsweep.workers import search
+from landsweep.workers.certificate import Certificates, certify, lipschitz
+from landsweep.workers.descent import falls
+from landsweep.workers.landscape import Field, Landscape
+from landsweep.workers.quadratic import LocalModel, flatness, in_eigenbasis
+
+ZERO = 1e-7  # z = ZERO·max(‖H(θ)‖₂, ‖H‖₂ at the trial's start)
+FLAT_RESIDUAL, FLAT_CURVATURE = 0.9, 5e-4  # Frye et al. 2021
+
+
+@dataclass(frozen=True)
+class Signs:
+    """How many eigenvalues are certainly negative, positive, zero, or cannot be told. Each (P,) int64."""
+
+    index: Tensor
+    n_positive: Tensor
+    n_zero: Tensor
+    n_undetermined: Tensor
+
+
+@dataclass(frozen=True)
+class Classified:
+    """One entry a point."""
+
+    kind: list[str]
+    reason: list[str | None]
+    critical: Tensor  # (P,) bool
+    signs: Signs
+    model: LocalModel
+    zero_tolerance: Tensor  # (P,) z
+    error: Tensor  # (P,) δ
+    certificates: Certificates
+
+
+def signs(eigenvalues: Tensor, error: Tensor, zero: Tensor) -> Signs:
+    """Positive if λ−δ > z, negative if λ+δ < −z, zero if |λ|+δ ≤ z, else undetermined.
+
+    >>> s = signs(torch.tensor([[-1.0, 0.0, 0.09, 2.0]]), torch.tensor([0.02]), torch.tensor([0.1]))
+    >>> [int(x) for x in (s.index, s.n_positive, s.n_zero, s.n_undetermined)]
+    [1, 1, 1, 1]
+    """
+    d, z = error.unsqueeze(1), zero.unsqueeze(1)
+    negative = (eigenvalues + d < -z).sum(1)
+    positive = (eigenvalues - d > z).sum(1)
+    zeros = (eigenvalues.abs() + d <= z).sum(1)
+    return Signs(negative, positive, zeros, eigenvalues.shape[1] - negative - positive - zeros)
+
+
+def explained(model: LocalModel, zero: Tensor, error: Tensor) -> Tensor:
+    """Whether the zero space equals the span of the symmetries' tangents. (P,) bool."""
+    is_zero = model.eigenvalues.abs() + error.unsqueeze(1) <= zero.unsqueeze(1)
+    same_rank = is_zero.sum(1) == model.n_symmetry
+    if model.span.shape[2] == 0:
+        return same_rank
+    inside = ((model.eigenvectors * is_zero.unsqueeze(1)).mT.unsqueeze(3) * model.span.unsqueeze(1)).sum(2)
+    missing = (model.span**2).sum((1, 2)) - (inside**2).sum((1, 2))  # 0 when every tangent lies in the zero space
+    return same_rank & (missing < 1e-6)
+
+
+def kind_of(index: int, positive: int, undetermined: int, zeros_explained: bool, descent: bool, ascent: bool) -> str:
+    """The kind of a critical point; ``descent`` and ``ascent`` are what was found along unexplained zeros."""
+    if undetermined:
+        return "undetermined"
+    if zeros_explained:
+        if index and positive:
+            return "saddle"
+        return "maximum" if index else "minimum"
+    if (index and positive) or (index == 0 and descent) or (index and ascent):
+        return "degenerate_saddle"
+    return "degenerate_minimum" if index == 0 else "undetermined"
+
+
+def classify(
+    landscape: Landscape,
+    theta: Tensor,
+    outcome: search.Outcome,
+    scale: Tensor,
+    keys: Tensor,
+    tolerance: float,
+    fields: tuple[Field, ...] = (),
+) -> Classified:
+    """Classify every row of ``theta`` (P, n).
+
+    ``outcome`` tells how the search ended there, ``scale`` (P,) is ‖H‖₂ at the trial's start, ``keys`` (P,) drive the
+    sampled directions.
+    """
+    model = LocalModel.at(landscape, theta, fields)
+    gradient_norm = model.gradient.norm(dim=1)
+    near = model.newton_length <= search.STEP_TOLERANCE * (1 + theta.norm(dim=1))
+    critical = (gradient_norm <= tolerance) & near & model.finite
+    zero = ZERO * torch.maximum(model.norm, scale)
+    constant = lipschitz(landscape, theta, model, keys)
+    rounding = theta.shape[1] * torch.finfo(theta.dtype).eps * model.norm + model.asymmetry
+    error = rounding + 2 * constant * torch.nan_to_num(model.newton_length, posinf=0.0)
+    counted = signs(model.eigenvalues, error, zero)
+    accounted = explained(model, zero, error)
+    kinds: list[str] = []
+    reasons: list[str | None] = []
+    for row in range(len(theta)):
+        if bool(critical[row]):
+            kind, reason = _critical_kind(landscape, theta[row], row, model, counted, accounted, zero, error, keys)
+        else:
+            kind, reason = _other_kind(landscape, theta[row], row, model, outcome, zero, tolerance)
+        kinds.append(kind)
+        reasons.append(reason)
+    certificates = certify(landscape, theta, model, constant)
+    return Classified(kinds, reasons, critical, counted, model, zero, error, certificates)
+
+
+def _critical_kind(
+    landscape: Landscape, theta: Tensor, row: int, model: LocalModel, counted: Signs, accounted: Tensor,
+    zero: Tensor, error: Tensor, keys: Tensor,
+) -> tuple[str, str | None]:  # fmt: skip
+    index, positive = int(counted.index[row]), int(counted.n_positive[row])
+    undetermined, is_explained = int(counted.n_undetermined[row]), bool(accounted[row])
+    descent = ascent = False
+    if not undetermined and not is_explained and not (index and positive):
+        is_zero = model.eigenvalues[row].abs() + error[row] <= zero[row]
+        space = model.eigenvectors[row][:, is_zero]
+        norm, stream = float(torch.maximum(model.norm[row], zero[row] / ZERO)), int(keys[row])
+        descent = index == 0 and falls(landscape, theta, space, norm, stream)
+        ascent = positive == 0 and falls(landscape, theta, space, norm, stream, sign=-1.0)
+    kind = kind_of(index, positive, undetermined, is_explained, descent, ascent)
+    zeros = f"{int(counted.n_zero[row])} zero eigenvalues, {int(model.n_symmetry[row])} explained by symmetries"
+    if kind == "undetermined":
+        return kind, f"{undetermined} eigenvalues within their error of the zero tolerance" if undetermined else zeros
+    if kind == "degenerate_minimum":
+        return kind, f"{zeros}; no descent found in {64} directions (tested, not proved)"
+    return kind, zeros if kind == "degenerate_saddle" else None
+
+
+def _other_kind(
+    landscape: Landscape, theta: Tensor, row: int, model: LocalModel, outcome: search.Outcome, zero: Tensor, tolerance: float
+) -> tuple[str, str]:
+    """The kind of a point that is not critical, with what was found."""
+    if not bool(model.finite[row]):
+        return "diverged", "the gradient or Hessian is not finite"
+    norm, length = float(model.gradient[row].norm()), float(model.newton_length[row])
+    status = search.STATUS[int(outcome.status[row])]
+    found = f"search ended by {status}: gradient norm {norm:.1e}, Newton step {length:.1e}"
+    coefficients = in_eigenbasis(model.eigenvectors[row : row + 1], model.gradient[row : row + 1])
+    _, curvature = flatness(model.eigenvalues[row : row + 1], coefficients, zero[row : row + 1])
+    worst = float(outcome.flatness[row])
+    flat = norm > tolerance and status == "stagnated" and worst > FLAT_RESIDUAL and float(curvature) < FLAT_CURVATURE
+    if flat:
+        return "gradient_flat", f"{found}; residual {worst:.2f} of the Newton equation, in the Hessian's kernel"
+    if landscape.separable is not None and bool(landscape.separable(theta)):
+        return "not_converged", f"cross-entropy without weight decay on separated data has no finite minimum; {found}"
+    if norm <= tolerance:
+        return "not_converged", f"a plateau: the gradient is small, but so is the curvature; {found}"
+    return "not_converged", found

@@ -1,0 +1,177 @@
+"""A landscape: a loss over parameters θ ∈ Rⁿ, its derivatives for many θ at once, and what is known of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, grad_and_value, hessian, vmap
+
+from landsweep.workers.errors import LandscapeError
+from landsweep.workers.execution import MINIMUM_ROWS
+
+Scalar = Callable[[Tensor], Tensor]  # θ (n,) → ()
+Field = Callable[[Tensor], Tensor]  # θ (n,) → tangent (n,)
+
+#: Bytes that one chunk of Hessians and their temporaries may take.
+CHUNK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """L(θ) = data loss + regulariser, on the full training set, with what theory knows of it.
+
+    All functions take one θ (n,) and must be transformable by ``torch.func``; the methods take many, (B, n).
+    """
+
+    name: str
+    dim: int  # n
+    loss: Scalar  # L
+    init: Callable[[torch.Generator], Tensor]  # → θ (n,), float64
+    samples: int = 0  # training samples; 0 for a plain function
+    minibatch_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # (θ, sample indices (b,)) → ()
+    train_loss: Scalar | None = None  # the data loss, without regulariser
+    train_error: Scalar | None = None  # fraction of training samples misclassified
+    test_loss: Scalar | None = None
+    test_error: Scalar | None = None
+    outputs: Callable[[Tensor], Tensor] | None = None  # training outputs (m,), invariant under the symmetries
+    closed_hessian: Callable[[Tensor], Tensor] | None = None  # (B, n) → (B, n, n), where a formula is known
+    hessian_bytes: int = 0  # temporaries of one Hessian; 0 = estimated
+    symmetries: tuple[Field, ...] = ()
+    hessian_lipschitz: float | None = None  # exact K with ‖H(a)−H(b)‖₂ ≤ K‖a−b‖
+    global_minimum: float | None = None
+    known_class: Callable[[Tensor], str | None] | None = None
+    separable: Callable[[Tensor], Tensor] | None = None  # θ → whether no finite minimum exists beyond θ
+    notes: tuple[str, ...] = dataclasses.field(default=())
+
+    # --- many θ at once -------------------------------------------------------------------------------------
+    def objective(self, thetas: Tensor) -> Tensor:
+        """L at each row. (B, n) → (B,)."""
+        return self.map(self.loss, thetas)
+
+    def gradient(self, thetas: Tensor) -> Tensor:
+        """∇L at each row. (B, n) → (B, n)."""
+        return self.map(grad(self.loss), thetas)
+
+    def value_and_gradient(self, thetas: Tensor) -> tuple[Tensor, Tensor]:
+        """(L, ∇L) at each row."""
+        parts = [vmap(grad_and_value(self.loss))(pad_rows(chunk)) for chunk in thetas.split(self._rows)]
+        rows = thetas.shape[0]
+        return torch.cat([value for _, value in parts])[:rows], torch.cat([gradient for gradient, _ in parts])[:rows]
+
+    def hessian(self, thetas: Tensor) -> Tensor:
+        """∇²L at each row, as computed (not symmetrised). (B, n) → (B, n, n), in chunks that fit memory."""
+        evaluate = self.closed_hessian or vmap(hessian(self.loss))
+        cost = self.hessian_bytes or 8 * (4 * self.dim**2 + 64 * self.dim * max(1, self.samples))
+        size = max(MINIMUM_ROWS, CHUNK_BYTES // cost)
+        return torch.cat([padded(evaluate, chunk) for chunk in thetas.split(size)])
+
+    def map(self, function: Callable[[Tensor], Tensor], thetas: Tensor) -> Tensor:
+        """Any of the landscape's functions at each row, in chunks that fit memory."""
+        return torch.cat([padded(vmap(function), chunk) for chunk in thetas.split(self._rows)])
+
+    @property
+    def _rows(self) -> int:
+        """How many rows one chunk of evaluations takes."""
+        return max(MINIMUM_ROWS, CHUNK_BYTES // (8 * (8 * self.dim + 256 * max(1, self.samples))))
+
+    # --- landscapes of the user's own ------------------------------------------------------------------------
+    @staticmethod
+    def from_function(
+        loss: Scalar,
+        dim: int,
+        init: Callable[[torch.Generator], Tensor],
+        *,
+        test_loss: Scalar | None = None,
+        global_minimum: float | None = None,
+        symmetries: Sequence[Field] = (),
+        hessian_lipschitz: float | None = None,
+        known_class: Callable[[Tensor], str | None] | None = None,
+        name: str = "function",
+    ) -> Landscape:
+        """A landscape from a plain function ``loss(θ: Tensor[n]) → Tensor[]`` that ``torch.func`` can transform.
+
+        >>> bowl = Landscape.from_function(lambda t: (t**2).sum(), 2, lambda g: torch.randn(2, generator=g))
+        >>> bowl.hessian(torch.zeros(1, 2, dtype=torch.float64))[0].tolist()
+        [[2.0, 0.0], [0.0, 2.0]]
+        """
+        if dim < 1:
+            raise LandscapeError(f"dim: found {dim}; a landscape has at least one parameter")
+        return Landscape(
+            name=name,
+            dim=dim,
+            loss=loss,
+            init=init,
+            train_loss=loss,
+            test_loss=test_loss,
+            global_minimum=global_minimum,
+            symmetries=tuple(symmetries),
+            hessian_lipschitz=hessian_lipschitz,
+            known_class=known_class,
+        )
+
+    @staticmethod
+    def from_module(
+        make_module: Callable[[], torch.nn.Module],
+        train: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor],
+        *,
+        loss: str = "cross_entropy",
+        weight_decay: float = 0.0,
+        symmetries: Sequence[Field] = (),
+        hessian_lipschitz: float | None = None,
+        name: str = "module",
+    ) -> Landscape:
+        """A landscape from a torch module that ``torch.func`` can vmap; it is made anew, so re-initialised, per seed.
+
+        L(θ) = mean loss over ``train`` + λ/2·‖θ‖², θ being the module's parameters, flattened in their order.
+        """
+        from landsweep.workers.supervised import supervised_landscape
+
+        with torch.random.fork_rng(devices=[]):
+            module = make_module().to(torch.float64)
+        shapes = {key: value.shape for key, value in module.named_parameters()}
+        sizes = [shape.numel() for shape in shapes.values()]
+
+        def outputs(theta: Tensor, inputs: Tensor) -> Tensor:
+            pieces = theta.split(sizes)
+            parameters = {key: piece.view(shape) for (key, shape), piece in zip(shapes.items(), pieces, strict=True)}
+            return functional_call(module, parameters, (inputs,))  # type: ignore[no-any-return]
+
+        def init(generator: torch.Generator) -> Tensor:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(generator.initial_seed())
+                fresh = make_module()
+            return torch.cat([p.detach().reshape(-1).to(torch.float64) for p in fresh.parameters()])
+
+        return supervised_landscape(
+            name=name,
+            dim=sum(sizes),
+            model=outputs,
+            init=init,
+            train=train,
+            test=test,
+            loss=loss,
+            weight_decay=weight_decay,
+            symmetries=tuple(symmetries),
+            hessian_lipschitz=hessian_lipschitz,
+        )
+
+
+def pad_rows(tensor: Tensor) -> Tensor:
+    """Repeat the last row until there are ``MINIMUM_ROWS``; section 6: no kernel depends on the number of rows."""
+    missing = MINIMUM_ROWS - tensor.shape[0]
+    if missing <= 0 or tensor.shape[0] == 0:
+        return tensor
+    return torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])])
+
+
+def padded(function: Callable[..., Any], *tensors: Tensor) -> Tensor:
+    """``function`` on row-padded tensors, cut back to the rows that were given."""
+    rows = tensors[0].shape[0]
+    result: Tensor = function(*(pad_rows(tensor) for tensor in tensors))
+    return result[:rows]

@@ -1,0 +1,85 @@
+"""The local quadratic model of L at many points: gradients, Hessians' eigensystems, Newton steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landsweep.workers.landscape import Field, Landscape
+from landsweep.workers.symmetry import basis, project_out
+
+
+def eigh(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues (B, n), eigenvectors (B, n, n) of the symmetric part, and which rows were finite (B,).
+
+    LAPACK refuses NaN; such rows get the identity and are marked.
+    """
+    finite = torch.isfinite(hessian).flatten(1).all(1)
+    identity = torch.eye(hessian.shape[1], dtype=hessian.dtype, device=hessian.device)
+    symmetric = torch.where(finite[:, None, None], 0.5 * (hessian + hessian.mT), identity)
+    values, vectors = torch.linalg.eigh(symmetric)
+    return values, vectors, finite
+
+
+def in_eigenbasis(vectors: Tensor, x: Tensor) -> Tensor:
+    """Vᵀx row by row, by a product and a sum whose result does not depend on the number of rows. (B, n)."""
+    return (vectors * x.unsqueeze(2)).sum(1)
+
+
+def from_eigenbasis(vectors: Tensor, c: Tensor) -> Tensor:
+    """V c row by row. (B, n)."""
+    return (vectors * c.unsqueeze(1)).sum(2)
+
+
+def newton_coefficients(eigenvalues: Tensor, coefficients: Tensor, cutoff: Tensor) -> Tensor:
+    """−H⁺g in the eigenbasis: −c/λ where |λ| > cutoff, else 0. (B, n)."""
+    regular = eigenvalues.abs() > cutoff.unsqueeze(1)
+    return torch.where(regular, -coefficients / torch.where(regular, eigenvalues, torch.ones_like(eigenvalues)), 0.0)
+
+
+def flatness(eigenvalues: Tensor, coefficients: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
+    """Frye et al. 2021: r = ‖Hp+g‖/(‖H‖_F‖p‖+‖g‖) with p the minimum-norm least-squares solution of Hp = −g, and
+    ‖H(Hp+g)‖/(‖H‖_F‖Hp+g‖). (B,), (B,)."""
+    p = newton_coefficients(eigenvalues, coefficients, cutoff)
+    residual = torch.where(eigenvalues.abs() > cutoff.unsqueeze(1), torch.zeros_like(p), coefficients)
+    frobenius, length = eigenvalues.norm(dim=1), residual.norm(dim=1)
+    tiny = torch.finfo(eigenvalues.dtype).tiny
+    r = length / (frobenius * p.norm(dim=1) + coefficients.norm(dim=1) + tiny)
+    return r, (eigenvalues * residual).norm(dim=1) / (frobenius * length + tiny)
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """L(θ + p) ≈ L + g·p + ½pᵀHp at each row, with the Newton step on the complement of the symmetry directions."""
+
+    gradient: Tensor  # (B, n)
+    eigenvalues: Tensor  # (B, n) ascending
+    eigenvectors: Tensor  # (B, n, n) columns
+    asymmetry: Tensor  # (B,) ‖H − Hᵀ‖_F as computed
+    span: Tensor  # (B, n, m) orthonormal tangents of the symmetries, zero-padded
+    n_symmetry: Tensor  # (B,) their rank
+    newton_step: Tensor  # (B, n) −H⁺g; 0 where not finite
+    newton_length: Tensor  # (B,) ρ = ‖H⁺g‖; infinite where not finite
+    finite: Tensor  # (B,) bool
+
+    @property
+    def norm(self) -> Tensor:
+        """‖H‖₂. (B,)."""
+        return self.eigenvalues.abs().amax(1)
+
+    @staticmethod
+    def at(landscape: Landscape, theta: Tensor, fields: tuple[Field, ...] = ()) -> LocalModel:
+        """The model at each row of ``theta`` (B, n)."""
+        span, rank = basis(fields, theta)
+        gradient, hessian = landscape.gradient(theta), landscape.hessian(theta)
+        values, vectors, finite = eigh(hessian)
+        rounding = theta.shape[1] * torch.finfo(theta.dtype).eps * values.abs().amax(1)
+        coefficients = in_eigenbasis(vectors, project_out(span, gradient))
+        step = project_out(span, from_eigenbasis(vectors, newton_coefficients(values, coefficients, rounding)))
+        usable = finite & torch.isfinite(step).all(1)
+        length = torch.where(usable, step.norm(dim=1), torch.inf)
+        step = torch.where(usable.unsqueeze(1), step, 0.0)
+        asymmetry = (hessian - hessian.mT).norm(dim=(1, 2))
+        return LocalModel(gradient, values, vectors, asymmetry, span, rank, step, length, usable)

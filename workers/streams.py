@@ -1,0 +1,59 @@
+"""Random streams: every draw is a function of (key, stream, counter), so that it never depends on batch mates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def key(configuration: str, seed: int, stream: str) -> int:
+    """A 63-bit key for one trial's stream: sha256 of ``configuration:seed:stream``."""
+    digest = hashlib.sha256(f"{configuration}:{seed}:{stream}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def keys(configuration: str, seeds: Sequence[int], stream: str, device: torch.device | None = None) -> Tensor:
+    """Keys of many trials. Returns int64 (B,)."""
+    return torch.tensor([key(configuration, seed, stream) for seed in seeds], dtype=torch.int64, device=device)
+
+
+def generator(configuration: str, seed: int, stream: str) -> torch.Generator:
+    """A torch generator (CPU) for one trial's stream."""
+    return torch.Generator().manual_seed(key(configuration, seed, stream))
+
+
+def _shift_right(bits: Tensor, by: int) -> Tensor:
+    """Logical right shift of int64 (torch's is arithmetic)."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)
+
+
+def bits(stream_keys: Tensor, counter: Tensor) -> Tensor:
+    """splitmix64 of key + counter·φ (Steele, Lea & Flood 2014). ``stream_keys`` (B,), ``counter`` (m,) → int64 (B, m)."""
+    z = stream_keys[:, None] + (counter[None, :] + 1) * _GOLDEN
+    z = (z ^ _shift_right(z, 30)) * _MIX_1
+    z = (z ^ _shift_right(z, 27)) * _MIX_2
+    return z ^ _shift_right(z, 31)
+
+
+def uniform(stream_keys: Tensor, start: int, count: int) -> Tensor:
+    """Uniform numbers in (0, 1), float64 (B, count), from counters start … start+count−1."""
+    counter = torch.arange(start, start + count, device=stream_keys.device)
+    return (_shift_right(bits(stream_keys, counter), 11).to(torch.float64) + 0.5) * 2.0**-53
+
+
+def normal(stream_keys: Tensor, start: int, count: int) -> Tensor:
+    """Standard normal numbers, float64 (B, count), by the inverse distribution function."""
+    return torch.special.ndtri(uniform(stream_keys, start, count))
+
+
+def permutation(stream_keys: Tensor, epoch: int, size: int) -> Tensor:
+    """A random order of 0 … size−1 for each trial and epoch. Returns int64 (B, size)."""
+    counter = torch.arange(epoch * size, (epoch + 1) * size, device=stream_keys.device)
+    return torch.argsort(bits(stream_keys, counter), dim=1, stable=True)

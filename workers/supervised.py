@@ -1,0 +1,130 @@
+"""Landscapes of supervised learning: a model, a training set, a test set, a loss and weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from landsweep.workers.errors import LandscapeError
+from landsweep.workers.landscape import Landscape
+
+Model = Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, d)) → outputs (N, c)
+LOSSES = ("cross_entropy", "mse")
+
+
+class _Split:
+    """Inputs and targets of one split, kept in every dtype that was asked for."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor, loss: str) -> None:
+        self.labels = targets if not targets.is_floating_point() else None
+        self._inputs = inputs.to(torch.float64)
+        self._targets = targets if targets.is_floating_point() else targets.to(torch.int64)
+        self._loss = loss
+        self._cache: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+
+    def get(self, dtype: torch.dtype, classes: int) -> tuple[Tensor, Tensor]:
+        if dtype not in self._cache:
+            targets = self._targets
+            if self._loss == "mse" and not targets.is_floating_point():
+                targets = functional.one_hot(targets, classes)
+            targets = targets if self._loss == "cross_entropy" else targets.to(dtype)
+            self._cache[dtype] = (self._inputs.to(dtype), targets)
+        return self._cache[dtype]
+
+
+def data_loss(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
+    """The mean loss: torch's cross_entropy on labels, or its mse_loss (mean over samples and outputs) on targets."""
+    if loss == "cross_entropy":
+        chosen = torch.log_softmax(outputs, dim=-1).gather(-1, targets.unsqueeze(-1))
+        return -chosen.mean()
+    return ((outputs - targets) ** 2).mean()
+
+
+def _check(split: str, data: tuple[Tensor, Tensor], loss: str) -> None:
+    inputs, targets = data
+    if len(inputs) != len(targets) or len(inputs) == 0:
+        raise LandscapeError(f"{split} data: found {len(inputs)} inputs and {len(targets)} targets; give equally many")
+    if not bool(torch.isfinite(inputs).all()):
+        raise LandscapeError(f"{split} data: inputs hold NaN or infinity; clean them first")
+    if loss == "cross_entropy" and targets.is_floating_point():
+        raise LandscapeError(f"{split} data: cross_entropy takes integer labels, found {targets.dtype}")
+
+
+def supervised_landscape(
+    *,
+    name: str,
+    dim: int,
+    model: Model,
+    init: Callable[[torch.Generator], Tensor],
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    loss: str,
+    weight_decay: float,
+    **known: Any,
+) -> Landscape:
+    """L(θ) = mean loss over ``train`` + λ/2·‖θ‖², with λ = ``weight_decay``.
+
+    ``train`` and ``test`` are (inputs (N, …), labels (N,) or targets (N, c)). ``known`` are further fields of
+    :class:`Landscape`. Raises LandscapeError for data that cannot be used.
+    """
+    if loss not in LOSSES:
+        raise LandscapeError(f"loss: found {loss!r}; allowed are {', '.join(LOSSES)}")
+    _check("train", train, loss)
+    _check("test", test, loss)
+    splits = {"train": _Split(*train, loss), "test": _Split(*test, loss)}
+    with torch.no_grad():
+        probe = model(init(torch.Generator().manual_seed(0)), train[0][:1].to(torch.float64))
+    classes = probe.shape[-1]
+
+    def regulariser(theta: Tensor) -> Tensor:
+        return 0.5 * weight_decay * (theta * theta).sum()
+
+    def loss_on(split: str) -> Callable[[Tensor], Tensor]:
+        def evaluate(theta: Tensor) -> Tensor:
+            inputs, targets = splits[split].get(theta.dtype, classes)
+            return data_loss(model(theta, inputs), targets, loss)
+
+        return evaluate
+
+    def error_on(split: str) -> Callable[[Tensor], Tensor]:
+        def evaluate(theta: Tensor) -> Tensor:
+            inputs, _ = splits[split].get(theta.dtype, classes)
+            labels = splits[split].labels
+            return (model(theta, inputs).argmax(-1) != labels).to(torch.float64).mean()
+
+        return evaluate
+
+    train_loss = loss_on("train")
+
+    def minibatch_loss(theta: Tensor, index: Tensor) -> Tensor:
+        inputs, targets = splits["train"].get(theta.dtype, classes)
+        return data_loss(model(theta, inputs[index]), targets[index], loss) + regulariser(theta)
+
+    def outputs(theta: Tensor) -> Tensor:
+        inputs, _ = splits["train"].get(theta.dtype, classes)
+        values = model(theta, inputs)
+        return (torch.log_softmax(values, -1) if loss == "cross_entropy" else values).reshape(-1)
+
+    def separated(theta: Tensor) -> Tensor:
+        return error_on("train")(theta) == 0
+
+    classified = splits["train"].labels is not None and splits["test"].labels is not None
+    return Landscape(
+        name=name,
+        dim=dim,
+        loss=lambda theta: train_loss(theta) + regulariser(theta),
+        init=init,
+        samples=len(train[0]),
+        minibatch_loss=minibatch_loss,
+        train_loss=train_loss,
+        test_loss=loss_on("test"),
+        train_error=error_on("train") if classified else None,
+        test_error=error_on("test") if classified else None,
+        outputs=outputs,
+        separable=separated if loss == "cross_entropy" and weight_decay == 0 else None,
+        **known,
+    )

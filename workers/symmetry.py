@@ -1,0 +1,77 @@
+"""Continuous symmetries: tangent fields, their check at random points, their span at a point."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import vjp, vmap
+
+from landsweep.workers.landscape import Field, Landscape, padded
+
+RANK_CUTOFF = 1e-6  # singular values of the normalised tangents below this do not count (DESIGN.md section 7)
+
+
+def residuals(landscape: Landscape, field: Field, thetas: Tensor) -> tuple[Tensor, Tensor]:
+    """How far ``field`` v is from a symmetry at each θ: |g·v|/(‖g‖‖v‖) and ‖Hv + (Dv)ᵀg‖/(‖H‖‖v‖+‖Dv‖‖g‖). (B,), (B,).
+
+    Both vanish identically for an exact symmetry: the first says that L does not change along v, the second is its
+    derivative. For v = Aθ, (Dv)ᵀg = Aᵀg.
+    """
+    gradient, hessian = landscape.gradient(thetas), landscape.hessian(thetas)
+    tangent = padded(vmap(field), thetas)
+
+    def transposed(theta: Tensor, cotangent: Tensor) -> Tensor:
+        return vjp(field, theta)[1](cotangent)[0]  # type: ignore[no-any-return]
+
+    pulled = padded(vmap(transposed), thetas, gradient)
+    norms = [t.norm(dim=1) for t in (gradient, tangent, pulled)]
+    tiny = torch.finfo(thetas.dtype).tiny
+    first = (gradient * tangent).sum(1).abs() / (norms[0] * norms[1] + tiny)
+    curvature = (hessian * tangent.unsqueeze(1)).sum(2)
+    scale = hessian.norm(dim=(1, 2)) * norms[1] + norms[2] + tiny
+    return first, (curvature + pulled).norm(dim=1) / scale
+
+
+def checked(landscape: Landscape, tolerance: float = 1e-8, draws: int = 3) -> tuple[Field, ...]:
+    """The declared fields that are symmetries at ``draws`` random θ; the others are rejected with a warning."""
+    if not landscape.symmetries:
+        return ()
+    generators = [torch.Generator().manual_seed(draw) for draw in range(draws)]
+    thetas = torch.stack([landscape.init(g) + 0.1 * torch.randn(landscape.dim, generator=g) for g in generators])
+    accepted = []
+    for position, field in enumerate(landscape.symmetries):
+        worst = max(float(r.max()) for r in residuals(landscape, field, thetas.to(torch.float64)))
+        if worst <= tolerance:
+            accepted.append(field)
+        else:
+            message = f"symmetry {position} of landscape {landscape.name!r} rejected: residual {worst:.1e} > {tolerance:.0e}"
+            warnings.warn(message, stacklevel=2)
+    return tuple(accepted)
+
+
+def basis(fields: Sequence[Field], thetas: Tensor) -> tuple[Tensor, Tensor]:
+    """An orthonormal basis of the tangents' span at each θ, zero-padded: Q (B, n, m), and its rank (B,).
+
+    Tangents are normalised; one that vanishes at θ (Aθ = 0) spans nothing.
+    """
+    rows, dim = thetas.shape
+    if not fields:
+        return thetas.new_zeros(rows, dim, 0), torch.zeros(rows, dtype=torch.int64, device=thetas.device)
+    tangents = torch.stack([padded(vmap(field), thetas) for field in fields], dim=2)
+    lengths = tangents.norm(dim=1, keepdim=True)
+    floor = 1e-12 * (1 + thetas.norm(dim=1))[:, None, None]
+    unit = torch.where(lengths > floor, tangents / lengths.clamp_min(1e-300), torch.zeros_like(tangents))
+    left, values, _ = torch.linalg.svd(unit, full_matrices=False)
+    kept = values > RANK_CUTOFF
+    return left * kept.unsqueeze(1), kept.sum(1)
+
+
+def project_out(span: Tensor, vectors: Tensor) -> Tensor:
+    """v − Q Qᵀ v for each row. ``span`` (B, n, m), ``vectors`` (B, n) → (B, n)."""
+    if span.shape[2] == 0:
+        return vectors
+    coefficients = (span * vectors.unsqueeze(2)).sum(1)
+    return vectors - (span * coefficients.unsqueeze(1)).sum(2)
