@@ -85,7 +85,7 @@ def test_bare_checkout_imports_one_copy(tmp_path: Path) -> None:
 
 
 def test_links_are_relative() -> None:
-    assert {name: os.readlink(ROOT / "landsweep" / name) for name in PACKAGES} == {
+    assert {name: str((ROOT / "landsweep" / name).readlink()) for name in PACKAGES} == {
         name: f"../{name}" for name in PACKAGES
     }
 
