@@ -298,7 +298,7 @@ class Tracking(Section):
 class Verdict(Section):
     """The hypothesis test: do local minima generalise like global ones?"""
 
-    metric: Literal["test_loss", "test_error", "gap", "error_gap", "train_loss", "train_error"] = Field(
+    metric: Literal["test_loss", "test_error", "test_loss_trained", "test_error_trained", "gap", "error_gap"] = Field(
         default="test_loss", description="the column that is compared"
     )
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="level, in (0, 0.5)")
