@@ -240,6 +240,10 @@ class Saddles(Section):
         min_length=1,
         description="where searches start: one of these or a list",
     )
+    method: Literal["eigenvector_following", "levenberg_marquardt"] = Field(
+        default="eigenvector_following",
+        description="eigenvector_following: an index k drawn between 1 and the start's own; levenberg_marquardt: any index",
+    )
     max_iterations: int = Field(default=200, ge=1, description="iterations of one search")
 
     @model_validator(mode="after")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+#: landsweep's version (read by pyproject.toml too).
+VERSION = "0.1.0"
 SCHEMA_VERSION = 1
 #: Raised whenever a change alters the numbers a trial produces; part of every configuration's id.
 NUMERICS_VERSION = 1

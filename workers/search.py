@@ -56,6 +56,16 @@ class Outcome:
     iterations: Tensor  # (B,)
     flatness: Tensor  # (B,) the run's maximum of r
 
+    @staticmethod
+    def empty(theta: Tensor) -> Outcome:
+        """Of no starts."""
+        none = torch.zeros(0, dtype=torch.int64, device=theta.device)
+        return Outcome(theta, none, none, theta.new_zeros(0))
+
+    def joined(self, other: Outcome) -> Outcome:
+        """Both, one after the other."""
+        return Outcome(*(torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in dataclasses.fields(self)))
+
 
 class Search(Protocol):
     def init(self, landscape: Landscape, starts: Tensor, scale: Tensor) -> State: ...

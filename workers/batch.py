@@ -1,0 +1,179 @@
+"""A batch: from seeds to the rows of its tables. The one entry that the cluster layer calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landsweep.workers import execution, optimizers, record, search, streams, symmetry, training
+from landsweep.workers.landscape import Landscape
+from landsweep.workers.points import Candidates, point_columns
+from landsweep.workers.eigenvector_following import EigenvectorFollowing
+from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
+from landsweep.workers.quadratic import eigh
+from landsweep.workers.starts import requested_index, saddle_starts
+from landsweep.workers.training import Trained
+from landsweep.workers.trust_region import TrustRegionNewton
+
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class BatchTask:
+    """What a worker is asked to do: some seeds of one configuration."""
+
+    sweep: str
+    batch: str
+    config: str
+    settings: Mapping[str, Any]  # landscape, training, search, measure, complete
+    grid: Mapping[str, Any]  # this configuration's grid values
+    seeds: tuple[int, ...]
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What comes back."""
+
+    tables: dict[str, Columns]  # points, trials, trajectories, spectra
+    parameters: dict[str, np.ndarray]  # points (P, n), initial (B, n), trained (B, n), float64
+
+
+def stream_key(settings: Mapping[str, Any]) -> str:
+    """What a trial's random streams depend on beside its seed: landscape and training, not how points are searched."""
+    return record.content_hash({"landscape": settings["landscape"], "training": settings["training"]})
+
+
+def run_batch(
+    task: BatchTask,
+    landscape: Landscape,
+    device: torch.device,
+    hyperparameters: Mapping[str, Tensor] | None = None,
+) -> BatchResult:
+    """Train, search, classify and measure all seeds of ``task`` at once.
+
+    ``hyperparameters`` (name → (B,)) replace the configuration's, one value a trial.
+    """
+    begun = time.monotonic()
+    settings, seeds, key = task.settings["training"], list(task.seeds), stream_key(task.settings)
+    _, values = optimizers.build(settings)
+    dtype = training.DTYPES[settings["dtype"]]
+    h = hyperparameters or optimizers.per_trial(values, len(seeds), dtype, device)
+    initial = training.initial_parameters(landscape, key, seeds, device)
+    trained = training.train(landscape, settings, initial, streams.keys(key, seeds, "order", device), h)
+    scale = eigh(landscape.hessian(initial))[0].abs().amax(1)
+    trajectories, objectives = _trajectories(task, landscape, trained)
+    fields = symmetry.checked(landscape)
+    found = _minima(task, landscape, trained, scale)
+    saddles = task.settings["search"]["saddles"]
+    if saddles is not None:
+        found = found.joined(_saddles(task, landscape, key, trained, objectives, scale, saddles))
+    refined = search.refine(landscape, found.theta, fields) if len(found.theta) else found.theta
+    converged = found.outcome.status == search.CONVERGED
+    found = found.at(torch.where(converged.unsqueeze(1), refined, found.theta))
+    points, spectra, parameters = point_columns(task, landscape, found, trained, scale, fields, key)
+    seconds = (time.monotonic() - begun) / len(seeds)
+    tables = {
+        "points": points,
+        "trials": _trials(task, landscape, trained, objectives, seconds, device),
+        "trajectories": trajectories,
+        "spectra": spectra,
+    }
+    stored = {"points": parameters, "initial": trained.initial, "trained": trained.final}
+    return BatchResult(tables, {name: value.cpu().numpy() for name, value in stored.items()})
+
+
+def _minima(task: BatchTask, landscape: Landscape, trained: Trained, scale: Tensor) -> Candidates:
+    """The end of training, polished where it is finite."""
+    settings = task.settings["search"]
+    budget = settings["minima_iterations"] if settings["minima"] else 0
+    rows = torch.nonzero(~trained.diverged).flatten()
+    steps: list[int | None] = [trained.steps[-1]] * len(rows)
+    finder = TrustRegionNewton(settings["tolerance"])
+    theta = trained.final[rows]
+    outcome = search.iterate(finder, landscape, theta, scale[rows], budget) if len(rows) else search.Outcome.empty(theta)
+    return Candidates(outcome.theta, rows, [0] * len(rows), ["training"] * len(rows), steps, outcome)
+
+
+def _saddles(
+    task: BatchTask, landscape: Landscape, key: str, trained: Trained, objectives: Tensor, scale: Tensor,
+    saddles: Mapping[str, Any],
+) -> Candidates:  # fmt: skip
+    """Stationary points of any index near the trajectories."""
+    settings, seeds = task.settings["search"], list(task.seeds)
+    starts = saddle_starts(landscape, key, seeds, trained, objectives, saddles)
+    rows = starts.trial.to(trained.initial.device)
+    if len(rows) == 0:
+        outcome = search.Outcome.empty(starts.theta)
+    elif saddles["method"] == "levenberg_marquardt":
+        finder = LevenbergMarquardt(settings["tolerance"])
+        outcome = search.iterate(finder, landscape, starts.theta, scale[rows], saddles["max_iterations"])
+    else:
+        values = eigh(landscape.hessian(starts.theta))[0]
+        negatives = (values < -1e-7 * scale[rows].unsqueeze(1)).sum(1)
+        pairs = zip(starts.trial.tolist(), starts.number, strict=True)
+        draws = torch.cat([streams.keys(key, [seeds[row]], f"index-{number}") for row, number in pairs]).to(rows.device)
+        following = EigenvectorFollowing(settings["tolerance"], requested_index(negatives, draws))
+        outcome = search.iterate(following, landscape, starts.theta, scale[rows], saddles["max_iterations"])
+    return Candidates(outcome.theta, rows, starts.number, starts.source, starts.step, outcome)
+
+
+def _trajectories(task: BatchTask, landscape: Landscape, trained: Trained) -> tuple[Columns, Tensor]:
+    """Rows of the trajectories table, and the objective at each snapshot (K, B)."""
+    count, rows = trained.snapshots.shape[:2]
+    flat = trained.snapshots.flatten(0, 1)
+    value, gradient = landscape.value_and_gradient(flat)
+    distance = (trained.snapshots - trained.initial).norm(dim=2).flatten()
+    nothing = torch.full_like(value, torch.nan)
+    measured = {
+        "objective": value,
+        "train_loss": landscape.map(landscape.train_loss, flat) if landscape.train_loss else nothing,
+        "test_loss": landscape.map(landscape.test_loss, flat) if landscape.test_loss else nothing,
+        "grad_norm": gradient.norm(dim=1),
+        "distance": distance,
+    }
+    columns: Columns = {
+        "trial": [record.trial_id(task.config, seed) for seed in task.seeds] * count,
+        "config": [task.config] * (count * rows),
+        "seed": list(task.seeds) * count,
+        "step": [step for step in trained.steps for _ in range(rows)],
+    }
+    columns |= {name: null_where_not_finite(tensor) for name, tensor in measured.items()}
+    return columns, value.view(count, rows)
+
+
+def _trials(
+    task: BatchTask, landscape: Landscape, trained: Trained, objectives: Tensor, seconds: float, device: torch.device
+) -> Columns:
+    rows = len(task.seeds)
+    constant = {
+        "sweep": task.sweep,
+        "config": task.config,
+        "batch": task.batch,
+        "status": "done",
+        "attempt": task.attempt,
+        "steps": trained.steps[-1],
+        "seconds": seconds,
+        "device": device.type,
+        "execution": execution.describe(device, task.settings["training"]["dtype"]),
+        "numerics_version": record.NUMERICS_VERSION,
+        "torch_version": str(torch.__version__),
+        "code_version": record.VERSION,
+        "error": None,
+    }
+    columns: Columns = {name: [value] * rows for name, value in constant.items()}
+    columns["seed"] = list(task.seeds)
+    columns["trial"] = [record.trial_id(task.config, seed) for seed in task.seeds]
+    columns["final_objective"] = null_where_not_finite(objectives[-1])
+    return columns
+
+
+def null_where_not_finite(tensor: Tensor) -> list[float | None]:
+    """A column: null = not measured or not finite."""
+    return [value if np.isfinite(value) else None for value in tensor.to(torch.float64).tolist()]

@@ -1,0 +1,184 @@
+"""From candidates to the rows of the points table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from landsweep.workers import measure, record, streams
+from landsweep.workers.classify import Classified, classify
+from landsweep.workers.landscape import Field, Landscape
+from landsweep.workers.search import Outcome
+from landsweep.workers.training import Trained
+
+if TYPE_CHECKING:
+    from landsweep.workers.batch import BatchTask, Columns
+
+EXTREMES = 32  # eigenvalues kept in the column ``spectrum``
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Where searches ended, and where they came from."""
+
+    theta: Tensor  # (P, n)
+    trial: Tensor  # (P,) the row of its trial in the batch
+    number: list[int]
+    source: list[str]
+    step: list[int | None]
+    outcome: Outcome
+
+    def joined(self, other: Candidates) -> Candidates:
+        """Both, one after the other."""
+        return Candidates(
+            torch.cat([self.theta, other.theta]),
+            torch.cat([self.trial, other.trial]),
+            self.number + other.number,
+            self.source + other.source,
+            self.step + other.step,
+            self.outcome.joined(other.outcome),
+        )
+
+    def at(self, theta: Tensor) -> Candidates:
+        """The same, moved."""
+        return dataclasses.replace(self, theta=theta)
+
+
+def point_columns(
+    task: BatchTask, landscape: Landscape, found: Candidates, trained: Trained, scale: Tensor,
+    fields: tuple[Field, ...], key: str,
+) -> tuple[Columns, Columns, Tensor]:  # fmt: skip
+    """Columns of ``points`` and ``spectra``, and the parameters (P, n), ordered by seed, source and number.
+
+    Trials whose training diverged have one row, kind ``diverged``, and no parameters.
+    """
+    seeds = task.seeds
+    rows: list[dict[str, Any]] = []
+    if len(found.theta):
+        draws = [streams.keys(key, [seeds[t]], f"point-{s}-{k}") for t, s, k in _places(found)]
+        keys = torch.cat(draws).to(found.theta.device)
+        tolerance = task.settings["search"]["tolerance"]
+        points = classify(landscape, found.theta, found.outcome, scale[found.trial], keys, tolerance, fields)
+        rows = _rows(landscape, found, points, trained, task.settings["measure"])
+    for trial in torch.nonzero(trained.diverged).flatten().tolist():
+        reason = f"training became non-finite within {trained.steps[-1]} steps"
+        rows.append({"trial": trial, "source": "training", "number": 0, "step": trained.steps[-1],
+                     "kind": "diverged", "reason": reason, "certified": False})  # fmt: skip
+    order = sorted(range(len(rows)), key=lambda i: (rows[i]["trial"], rows[i]["source"] != "training", rows[i]["number"]))
+    ordered = [rows[i] for i in order]
+    kept = [i for i in order if i < len(found.theta)]
+    positions = iter(range(len(kept)))
+    for place, row in zip(order, ordered, strict=True):
+        _identify(row, task, next(positions) if place < len(found.theta) else None)
+    spectra = {name: [r[name] for r in ordered if r.get("eigenvalues")] for name in ("point", "config", "seed", "eigenvalues")}
+    names = [field.name for field in record.schema("points")] + list(task.grid)
+    return {name: [r.get(name) for r in ordered] for name in names}, spectra, found.theta[kept]
+
+
+def _places(found: Candidates) -> zip[tuple[int, str, int]]:
+    return zip(found.trial.tolist(), found.source, found.number, strict=True)
+
+
+def _identify(row: dict[str, Any], task: BatchTask, position: int | None) -> None:
+    """Ids and grid values; ``trial`` turns from a row number into the trial's id."""
+    seed = task.seeds[row["trial"]]
+    trial = record.trial_id(task.config, seed)
+    row |= {"sweep": task.sweep, "config": task.config, "batch": task.batch, "seed": seed, "trial": trial}
+    row |= {"point": f"{trial}-{row['source']}-{row['number']}", "parameters_row": position, **task.grid}
+
+
+def _rows(
+    landscape: Landscape, found: Candidates, points: Classified, trained: Trained, settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One dictionary a candidate, in the candidates' order."""
+    columns: dict[str, Tensor] = {}
+    columns |= _losses(landscape, found.theta)
+    columns |= _training_columns(landscape, found, trained)
+    columns |= _curvature(points, settings)
+    columns["param_norm"] = found.theta.norm(dim=1)
+    columns["init_distance"] = (found.theta - trained.initial[found.trial]).norm(dim=1)
+    prints = measure.fingerprints(landscape, found.theta, points.signs.index, points.signs.n_zero)
+    eigenvalues, critical = points.model.eigenvalues, points.critical.tolist()
+    known = landscape.known_class
+    rows = []
+    for i, (trial, source, number) in enumerate(_places(found)):
+        row: dict[str, Any] = {"trial": trial, "source": source, "number": number, "step": found.step[i]}
+        row |= {"kind": points.kind[i], "reason": points.reason[i]}
+        row |= {name: _value(tensor, i) for name, tensor in columns.items()}
+        row["certified"] = points.certificates.certified[i] and critical[i]
+        if critical[i]:
+            row |= {name: int(getattr(points.signs, name)[i]) for name in ("index", "n_positive", "n_zero", "n_undetermined")}
+            row |= {"n_symmetry": int(points.model.n_symmetry[i]), "certificate": points.certificates.certificate[i]}
+            row |= {"radius": _value(points.certificates.radius, i), "fingerprint": prints[i].tolist()}
+            row["known_class"] = known(found.theta[i]) if known else None
+        if source == "training":
+            row["same_basin"] = bool(columns["same_basin"][i])
+        if settings["spectrum"] != "none" and bool(points.model.finite[i]):
+            values = eigenvalues[i].tolist()
+            row |= {"eigenvalues": values, "spectrum": extremes(values)}
+        rows.append(row)
+    return rows
+
+
+def extremes(values: list[float]) -> list[float]:
+    """At most 32 of the ascending ``values``: the lowest and highest 16.
+
+    >>> len(extremes([float(i) for i in range(40)]))
+    32
+    """
+    half = EXTREMES // 2
+    return values if len(values) <= EXTREMES else values[:half] + values[-half:]
+
+
+def _value(tensor: Tensor, row: int) -> float | None:
+    value = float(tensor[row])
+    return value if value == value and abs(value) != float("inf") else None
+
+
+def _losses(landscape: Landscape, theta: Tensor) -> dict[str, Tensor]:
+    train, test = (measure.optional(landscape, f, theta) for f in (landscape.train_loss, landscape.test_loss))
+    train_error, test_error = (measure.optional(landscape, f, theta) for f in (landscape.train_error, landscape.test_error))
+    return {
+        "objective": landscape.objective(theta),
+        "train_loss": train,
+        "test_loss": test,
+        "gap": test - train,
+        "train_error": train_error,
+        "test_error": test_error,
+        "error_gap": test_error - train_error,
+    }
+
+
+def _training_columns(landscape: Landscape, found: Candidates, trained: Trained) -> dict[str, Tensor]:
+    """What only the points polished from the end of training have; NaN for the others."""
+    nothing = torch.full_like(found.theta[:, 0], torch.nan)
+    columns = {name: nothing.clone() for name in ("test_loss_trained", "test_error_trained", "polish_distance", "same_basin")}
+    rows = torch.tensor([i for i, s in enumerate(found.source) if s == "training"], dtype=torch.int64, device=found.trial.device)
+    if len(rows):
+        ends = trained.final[found.trial[rows]]
+        columns["test_loss_trained"][rows] = measure.optional(landscape, landscape.test_loss, ends)
+        columns["test_error_trained"][rows] = measure.optional(landscape, landscape.test_error, ends)
+        columns["polish_distance"][rows] = (found.theta[rows] - ends).norm(dim=1)
+        columns["same_basin"][rows] = measure.same_basin(landscape, ends, found.theta[rows]).to(nothing)
+    return columns
+
+
+def _curvature(points: Classified, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    model = points.model
+    columns = {"grad_norm": model.gradient.norm(dim=1), "newton_step": model.newton_length}
+    if settings["spectrum"] == "none":
+        return columns
+    values = torch.where(model.finite.unsqueeze(1), model.eigenvalues, torch.nan)
+    return columns | {
+        "eig_min": values[:, 0],
+        "eig_max": values[:, -1],
+        "trace": values.sum(1),
+        "frobenius": values.norm(dim=1),
+        "zero_tolerance": points.zero_tolerance,
+        "eig_error": points.error,
+    }
