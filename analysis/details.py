@@ -71,6 +71,7 @@ def worst_case(groups: Groups, samples: list[Sample], metric: str) -> dict[str, 
     Per stratum the m excluded trials are shared out, j to one group at the highest and m − j to the other at the lowest
     value, so that the difference becomes extreme; weights stay. Values are bounded by [0, 1] for errors, [−1, 1] for
     their gap, else by what was observed in the stratum's landscape (Manski, Partial Identification, 2003, chapter 1).
+    Excluded trials of configurations that are no stratum cannot move the estimate.
     """
     if not samples or not groups.excluded:
         return None

@@ -84,6 +84,8 @@ def _estimate(verdict: dict[str, Any]) -> list[str]:
 def _repeated(repeats: dict[str, Any]) -> list[str]:
     lines = []
     for name, item in repeats.items():
+        if item["n_local"] + item["n_global"] == 0:
+            continue  # not measured
         label = "over distinct minima" if name == "class_id" else f"at {name}"
         counts = f"{item['n_local']} local, {item['n_global']} global"
         if item["estimate"] is None:
@@ -116,7 +118,10 @@ def _to_do(verdict: dict[str, Any]) -> str:
     if needed is None:
         return f"To do       {_MORE}"
     if needed <= present:
-        return f"To do       {needed} trials would do for 80 % power at no difference: size is not what is missing."
+        return (
+            f"To do       Mend the reason above first: {needed} trials give 80 % power at no difference, and "
+            f"{present} are in."
+        )
     return f"To do       {needed} trials give 80 % power at no difference ({present} are in). {_MORE}"
 
 

@@ -165,6 +165,7 @@ def verdict(
         "alpha_requested": options.alpha,
         "alpha_spent": alpha_spent,
         "information_fraction": information_fraction,
+        "alpha_spent_after": alpha_spent if spent_out else alpha_spent + alpha,
     }
     return Verdict(
         verdict=word,

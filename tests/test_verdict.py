@@ -470,6 +470,7 @@ def test_spent_alpha_widens_the_intervals_and_none_left_is_exploratory() -> None
     assert late.alpha == pytest.approx(0.01)
     assert (late.ci_high or 0) > (fresh.ci_high or 0)
     assert not late.exploratory
+    assert late.details["alpha_spent_after"] == pytest.approx(0.05)
     spent = verdict(points, alpha_spent=0.05)
     assert (spent.exploratory, spent.alpha) == (True, 0.05)
     assert verdict(points, exploratory=True).exploratory
