@@ -24,11 +24,11 @@ class Pivot:
     estimate: Estimate
     values: FloatArray  # (resamples,), sorted; ±inf where a resample had no spread
 
-    def interval(self, level: float) -> Interval:
-        """[d − t*_{(1+level)/2}·se, d − t*_{(1−level)/2}·se] (Efron & Tibshirani 1993, eq. 12.19)."""
+    def interval(self, tail: float) -> Interval:
+        """[d − t*_{1−tail}·se, d − t*_{tail}·se] (Efron & Tibshirani 1993, eq. 12.19)."""
         if self.estimate.standard_error == 0:
             return self.estimate.value, self.estimate.value
-        low, high = np.quantile(self.values, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+        low, high = np.quantile(self.values, [tail, 1 - tail], method="inverted_cdf")
         scale = self.estimate.standard_error
         return self.estimate.value - float(high) * scale, self.estimate.value - float(low) * scale
 

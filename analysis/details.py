@@ -119,7 +119,7 @@ def _stratum(sample: Sample, alpha: float) -> dict[str, Any]:
 
 def _intervals(samples: list[Sample], alpha: float) -> dict[str, float]:
     estimate = combine(samples)
-    ci, diff = estimate.interval(1 - 2 * alpha), estimate.interval(1 - alpha)
+    ci, diff = estimate.interval(alpha), estimate.interval(alpha / 2)
     return {
         "estimate": estimate.value,
         "ci_low": ci[0],

@@ -65,10 +65,10 @@ class Estimate:
     standard_error: float
     degrees: float  # of freedom; may be infinite
 
-    def interval(self, level: float) -> Interval:
-        """value ± t_{(1+level)/2, degrees} · standard_error; a point where the standard error is 0.
+    def interval(self, tail: float) -> Interval:
+        """value ± t_{1−tail, degrees} · standard_error, ``tail`` outside on each side; a point where there is no error.
 
-        >>> low, high = Estimate(0.0, 1.0, math.inf).interval(0.95)
+        >>> low, high = Estimate(0.0, 1.0, math.inf).interval(0.025)
         >>> round(high, 6)
         1.959964
         """
@@ -76,7 +76,7 @@ class Estimate:
 
         if self.standard_error == 0:
             return self.value, self.value
-        half = float(t.ppf((1 + level) / 2, self.degrees)) * self.standard_error
+        half = float(t.isf(tail, self.degrees)) * self.standard_error
         return self.value - half, self.value + half
 
     def p_difference(self) -> float:

@@ -15,6 +15,7 @@ from landsweep.workers.record import content_hash, schema
 #: The kinds that count as minima.
 MINIMA = ("minimum", "degenerate_minimum")
 _SCHEMA = frozenset(schema("points").names) | {"class_id"}
+_LARGEST = 1e100  # the squares of larger numbers overflow in a variance: not finite, for what follows
 _NEEDED = ("config", "trial", "point", "source", "kind", "objective")
 
 
@@ -125,7 +126,7 @@ def _frame(points: pd.DataFrame, metric: str, landscape: pd.Series, split_column
 def _per_config(points: pd.DataFrame, columns: list[str]) -> pd.Series:
     """A content hash of the values of ``columns``; they are the same over a configuration, so each is hashed once."""
     first = points.drop_duplicates("config")
-    rows = zip(*(first[column].astype(str) for column in columns), strict=True) if columns else [()] * len(first)
+    rows = zip(*(map(str, first[column].tolist()) for column in columns), strict=True) if columns else [()] * len(first)
     hashes = [content_hash(dict(zip(columns, row, strict=True))) for row in rows]
     return points["config"].map(dict(zip(first["config"], hashes, strict=True))).astype("str")
 
@@ -137,7 +138,7 @@ def _references(
     band: float | None,
 ) -> dict[str, Reference]:
     """Given by the request, else known from theory, else the lowest of all minima that any configuration found."""
-    minima = frame[frame["kind"].isin(MINIMA) & np.isfinite(frame["objective"])]
+    minima = frame[frame["kind"].isin(MINIMA) & (frame["objective"].abs() < _LARGEST)]
     references = {}
     for key, objective in minima.groupby("landscape", sort=True)["objective"]:
         name = str(key)
@@ -179,8 +180,8 @@ def _first_line(error: object) -> str | None:
 def _reasons(one: pd.DataFrame, metric: str) -> pd.Series:
     """Why each trial is left out; empty where it is not."""
     reason = pd.Series("", index=one.index, dtype=object)
-    reason[~np.isfinite(one["value"])] = f"no finite {metric}"
-    reason[~np.isfinite(one["objective"])] = "no finite objective"
+    reason[~(one["value"].abs() < _LARGEST)] = f"no finite {metric}"
+    reason[~(one["objective"].abs() < _LARGEST)] = "no finite objective"
     other = ~one["kind"].isin(MINIMA)
     reason[other] = one["kind"][other]
     return reason

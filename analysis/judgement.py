@@ -112,12 +112,12 @@ def _judge(
 ) -> Judgement:
     margin, alpha = limits
     estimate = estimate_at(1.0)
-    ci, diff = estimate.interval(1 - 2 * alpha), estimate.interval(1 - alpha)
+    ci, diff = estimate.interval(alpha), estimate.interval(alpha / 2)
     heterogeneity = cochran_q(strata)
     differ = heterogeneity is not None and heterogeneity < HETEROGENEITY_LEVEL
-    agree = not differ or all(inside(stratum.interval(1 - 2 * alpha), margin) for stratum in strata)
+    agree = not differ or all(inside(stratum.interval(alpha), margin) for stratum in strata)
     verdict = decide(ci, diff, margin, strata_agree=agree)
-    boot = (pivot.interval(1 - 2 * alpha), pivot.interval(1 - alpha)) if pivot else None
+    boot = (pivot.interval(alpha), pivot.interval(alpha / 2)) if pivot else None
     boot_verdict = decide(*boot, margin, strata_agree=agree) if boot else None
     objections: tuple[str, ...] = ()
     if boot and boot_verdict != verdict and verdict != "inconclusive":

@@ -36,7 +36,7 @@ def kind_counts(points: pd.DataFrame, ax: Axes) -> None:
     """Points by kind, a stacked bar for each configuration (the first 24)."""
     configs = sorted(points["config"].astype(str).unique())
     shown = configs[:_MOST_CONFIGS]
-    table = pd.crosstab(points["config"].astype(str), points["kind"].astype(str)).reindex(shown, fill_value=0)
+    table = pd.crosstab(points["config"].astype(str), _kind_of(points)).reindex(shown, fill_value=0)
     left = np.zeros(len(shown))
     for kind in _kinds(points):
         counts = table[kind].to_numpy(dtype=np.float64) if kind in table else np.zeros(len(shown))
@@ -77,7 +77,7 @@ def spectra(table: pd.DataFrame, ax: Axes) -> None:
     if column is None:
         raise QueryError("there is no column 'eigenvalues' or 'spectrum' to draw: read one of them")
     rows = table[table[column].notna()]
-    kinds = rows["kind"].astype(str) if "kind" in rows.columns else pd.Series("all", index=rows.index)
+    kinds = _kind_of(rows) if "kind" in rows.columns else pd.Series("all", index=rows.index)
     values = {kind: _joined(rows.loc[kinds == kind, column]) for kind in sorted(set(kinds), key=_rank)}
     linear, edges = _edges(np.concatenate([*values.values(), np.zeros(1)]))
     for kind, sample in values.items():
@@ -120,7 +120,7 @@ def verdict_interval(verdict: Verdict, ax: Axes) -> None:
 
 def _scatter(points: pd.DataFrame, ax: Axes, across: str, up: str) -> None:
     x, y = (pd.to_numeric(points[name]).to_numpy(dtype=np.float64, na_value=np.nan) for name in (across, up))
-    kinds = points["kind"].astype(str).to_numpy()
+    kinds = _kind_of(points).to_numpy()
     finite = np.isfinite(x) & np.isfinite(y)
     thinned = ""
     for kind in reversed(_kinds(points)):  # minima last, on top
@@ -156,7 +156,11 @@ def _finish(ax: Axes, title: str, count: int, tail: str = "") -> None:
 
 
 def _kinds(points: pd.DataFrame) -> list[str]:
-    return sorted(points["kind"].astype(str).unique(), key=_rank)
+    return sorted(_kind_of(points).unique(), key=_rank)
+
+
+def _kind_of(points: pd.DataFrame) -> pd.Series:
+    return points["kind"].astype(object).where(points["kind"].notna(), "no kind").astype(str)
 
 
 def _rank(kind: str) -> tuple[int, str]:

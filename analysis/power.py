@@ -28,7 +28,7 @@ def equivalence_power(standard_error: float, degrees: float, margin: float, alph
     from scipy.stats import t
 
     spread = _spread(degrees)
-    reach = margin / standard_error - float(t.ppf(1 - alpha, degrees)) * spread
+    reach = margin / standard_error - float(t.isf(alpha, degrees)) * spread
     return float(np.maximum(2 * ndtr(reach) - 1, 0).mean())
 
 

@@ -40,5 +40,5 @@ def _interval(values: list[float], alpha: float) -> dict[str, Any]:
     if len(values) < 2:
         return {"n_trials": len(values), "mean": values[0] if values else None, "low": None, "high": None}
     estimate = mean_of(values)
-    low, high = estimate.interval(1 - alpha)
+    low, high = estimate.interval(alpha / 2)
     return {"n_trials": len(values), "mean": estimate.value, "low": low, "high": high}

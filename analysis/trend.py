@@ -67,7 +67,7 @@ def slope(strata: Sequence[tuple[FloatArray, FloatArray]], alpha: float) -> Tren
     value = float(excess @ metric) / size
     residual = metric - value * excess
     variance = float((excess**2) @ (residual**2)) / size**2 * len(excess) / degrees
-    half = float(t.ppf(1 - alpha / 2, degrees)) * math.sqrt(variance)
+    half = float(t.isf(alpha / 2, degrees)) * math.sqrt(variance)
     return Trend(value, value - half, value + half)
 
 

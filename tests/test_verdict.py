@@ -66,7 +66,7 @@ def test_one_stratum_is_statsmodels_welch_tost(sizes: tuple[int, int]) -> None:
     )
     rival = CompareMeans(DescrStatsW(local), DescrStatsW(best))
     assert estimate.p_difference() == pytest.approx(rival.ttest_ind(usevar="unequal")[1], abs=1e-10)
-    assert estimate.interval(0.9) == pytest.approx(rival.tconfint_diff(alpha=0.1, usevar="unequal"), abs=1e-10)
+    assert estimate.interval(0.05) == pytest.approx(rival.tconfint_diff(alpha=0.1, usevar="unequal"), abs=1e-10)
 
 
 def test_the_stratified_estimate_is_its_formula() -> None:
@@ -135,16 +135,16 @@ def test_spending_never_exceeds_alpha_and_leaves_most_for_the_end() -> None:
 def test_the_bootstrap_is_seeded_and_agrees_with_t_on_normal_data() -> None:
     rng = np.random.default_rng(4)
     samples = [sample(rng, 60, 0.2), sample(rng, 80, 0.2, name="b")]
-    first, again = (bootstrap_strata(samples, resamples=2000, seed=5).interval(0.9) for _ in range(2))
-    assert first == again != bootstrap_strata(samples, resamples=2000, seed=6).interval(0.9)
-    assert first == pytest.approx(combine(samples).interval(0.9), abs=0.15 * combine(samples).standard_error)
+    first, again = (bootstrap_strata(samples, resamples=2000, seed=5).interval(0.05) for _ in range(2))
+    assert first == again != bootstrap_strata(samples, resamples=2000, seed=6).interval(0.05)
+    assert first == pytest.approx(combine(samples).interval(0.05), abs=0.15 * combine(samples).standard_error)
 
 
 def test_the_bootstrap_follows_skew_where_t_cannot() -> None:
     rng = np.random.default_rng(8)
     skewed = Sample("a", rng.exponential(1.0, 15) ** 2, np.zeros(15) + rng.normal(0, 1e-3, 15))
     pivot = bootstrap_strata([skewed], resamples=4000, seed=0)
-    low, high = pivot.interval(0.9)
+    low, high = pivot.interval(0.05)
     assert high - pivot.estimate.value > 1.3 * (pivot.estimate.value - low)  # the long tail is above
 
 
@@ -253,7 +253,7 @@ def test_t_and_bootstrap_that_disagree_are_inconclusive() -> None:
     """A long tail above: the bootstrap's upper end lies beyond the t interval's, and a margin between the two."""
     rng = np.random.default_rng(8)
     local, best = 0.01 * rng.exponential(1.0, 15) ** 2, rng.normal(0, 1e-3, 15)
-    margin = 1.02 * combine([Sample("a", local, best)]).interval(0.9)[1]
+    margin = 1.02 * combine([Sample("a", local, best)]).interval(0.05)[1]
     found = verdict(table(local, best), VerdictOptions(margin=margin))
     assert found.verdict == "inconclusive"
     assert "the t intervals say equivalent, the studentised bootstrap says" in found.reason
@@ -385,6 +385,20 @@ def test_a_metric_that_was_never_measured_is_an_exclusion() -> None:
     assert found.verdict == "inconclusive"
 
 
+def test_numbers_too_large_to_square_are_an_exclusion() -> None:
+    points = normal_table(1, n=60)
+    points.loc[0, "test_loss"], points.loc[1, "objective"] = 1e300, -1e300
+    found = verdict(points)
+    assert found.excluded == {"no finite objective": 1, "no finite test_loss": 1}
+    assert (found.verdict, found.reference) == ("equivalent", 0.1)
+
+
+def test_a_grid_value_that_is_missing_is_a_value() -> None:
+    points = several(normal_table(1, config="aa"), normal_table(2, config="bb"))
+    points["landscape.activation"] = pd.Series(["tanh"] * 80 + [None] * 80, dtype="str")
+    assert len(verdict(points).details["references"]) == 2
+
+
 def test_two_training_points_of_one_trial_count_once() -> None:
     points = normal_table(1)
     again = points.assign(point=[f"{trial}-training-10" for trial in points["trial"]], test_loss=9.0)
@@ -475,6 +489,10 @@ def test_spent_alpha_widens_the_intervals_and_none_left_is_exploratory() -> None
     assert (spent.exploratory, spent.alpha) == (True, 0.05)
     assert verdict(points, exploratory=True).exploratory
     assert "exploratory" in spent.summary()
+    early = verdict(points, information_fraction=0.02)  # alpha of 1e-43, and finite intervals all the same
+    assert early.alpha < 1e-40
+    assert early.ci_high is not None
+    assert 0.02 < early.ci_high < 1
     assert verdict(points, information_fraction=0.5).alpha == pytest.approx(nominal_alpha(0.05, 0.5, 0.0))
 
 
