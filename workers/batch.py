@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from landsweep.workers import execution, optimizers, record, search, streams, symmetry, training
-from landsweep.workers.landscape import Landscape
-from landsweep.workers.points import Candidates, point_columns
 from landsweep.workers.eigenvector_following import EigenvectorFollowing
+from landsweep.workers.landscape import Landscape
 from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
+from landsweep.workers.points import Candidates, point_columns
 from landsweep.workers.quadratic import eigh
 from landsweep.workers.starts import requested_index, saddle_starts
 from landsweep.workers.training import Trained
@@ -97,7 +97,9 @@ def _minima(task: BatchTask, landscape: Landscape, trained: Trained, scale: Tens
     steps: list[int | None] = [trained.steps[-1]] * len(rows)
     finder = TrustRegionNewton(settings["tolerance"])
     theta = trained.final[rows]
-    outcome = search.iterate(finder, landscape, theta, scale[rows], budget) if len(rows) else search.Outcome.empty(theta)
+    outcome = (
+        search.iterate(finder, landscape, theta, scale[rows], budget) if len(rows) else search.Outcome.empty(theta)
+    )
     return Candidates(outcome.theta, rows, [0] * len(rows), ["training"] * len(rows), steps, outcome)
 
 

@@ -139,7 +139,13 @@ def _critical_kind(
 
 
 def _other_kind(
-    landscape: Landscape, theta: Tensor, row: int, model: LocalModel, outcome: search.Outcome, zero: Tensor, tolerance: float
+    landscape: Landscape,
+    theta: Tensor,
+    row: int,
+    model: LocalModel,
+    outcome: search.Outcome,
+    zero: Tensor,
+    tolerance: float,
 ) -> tuple[str, str]:
     """The kind of a point that is not critical, with what was found."""
     if not bool(model.finite[row]):

@@ -23,8 +23,9 @@ class Dataset:
     classes: int
 
     def to(self, device: torch.device) -> Dataset:
-        moved = (t.to(device) for t in (self.train_inputs, self.train_labels, self.test_inputs, self.test_labels))
-        return Dataset(*moved, classes=self.classes)
+        train, test = (self.train_inputs, self.train_labels), (self.test_inputs, self.test_labels)
+        x, y, x_test, y_test = (tensor.to(device) for tensor in train + test)
+        return Dataset(x, y, x_test, y_test, self.classes)
 
 
 @lru_cache(maxsize=1)
@@ -43,7 +44,8 @@ def mean_pool(images: np.ndarray, size: int) -> np.ndarray:
     if side % size:
         raise LandscapeError(f"landscape.resize: found {size}; it must divide {side}")
     block = side // size
-    return images.reshape(count, size, block, size, block).mean(axis=(2, 4))
+    pooled: np.ndarray = images.reshape(count, size, block, size, block).mean(axis=(2, 4))
+    return pooled
 
 
 def digits(train_size: int = 1200, split_seed: int = 0, resize: int | None = None, standardise: bool = True) -> Dataset:

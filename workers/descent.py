@@ -17,9 +17,9 @@ FALL = 1e-12  # relative to 1 + |L|: above rounding
 def falls(landscape: Landscape, theta: Tensor, zero_space: Tensor, norm: float, key: int, sign: float = 1.0) -> bool:
     """Whether sign·L falls below sign·L(θ) near θ, starting from 64 random unit directions of the whole zero space.
 
-    ``theta`` (n,), ``zero_space`` (n, m) orthonormal, ``norm`` ‖H‖₂. From θ + t·v gradient descent goes on inside the ball
-    of radius 2t, since straight lines miss curved valleys (L = y² − 2x²y + x⁴/2 falls along y = x² only). The fall has to
-    be seen at two distances: a lower basin further out is no descent from θ.
+    ``theta`` (n,), ``zero_space`` (n, m) orthonormal, ``norm`` ‖H‖₂. From θ + t·v gradient descent goes on inside the
+    ball of radius 2t, since straight lines miss curved valleys (L = y² − 2x²y + x⁴/2 falls along y = x² only). The fall
+    has to be seen at two distances: a lower basin further out is no descent from θ.
     """
     keys = torch.tensor([key], dtype=torch.int64, device=theta.device)
     draws = streams.normal(keys, 0, DIRECTIONS * zero_space.shape[1]).view(DIRECTIONS, -1)

@@ -76,7 +76,9 @@ class EigenvectorFollowing:
         length = q.norm(dim=1)
         limit = self.maximum_radius * (1 + state.theta.norm(dim=1))
         radius = torch.where(error > 0.5, 0.5 * length, state.control)
-        radius = torch.where((error < 0.25) & (length > 0.8 * state.control), torch.minimum(2 * state.control, limit), radius)
+        radius = torch.where(
+            (error < 0.25) & (length > 0.8 * state.control), torch.minimum(2 * state.control, limit), radius
+        )
         after = moved(landscape, dataclasses.replace(state, control=radius), proposal, value, gradient, accept)
         return progressed(after, after.gradient.norm(dim=1))
 

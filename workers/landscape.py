@@ -59,7 +59,7 @@ class Landscape:
 
     def value_and_gradient(self, thetas: Tensor) -> tuple[Tensor, Tensor]:
         """(L, ∇L) at each row."""
-        parts = [vmap(grad_and_value(self.loss))(pad_rows(chunk)) for chunk in thetas.split(self._rows)]
+        parts = [vmap(grad_and_value(self.loss))(pad_rows(chunk)) for chunk in torch.split(thetas, self._rows)]
         rows = thetas.shape[0]
         return torch.cat([value for _, value in parts])[:rows], torch.cat([gradient for gradient, _ in parts])[:rows]
 
@@ -68,11 +68,11 @@ class Landscape:
         evaluate = self.closed_hessian or vmap(hessian(self.loss))
         cost = self.hessian_bytes or 8 * (4 * self.dim**2 + 64 * self.dim * max(1, self.samples))
         size = max(MINIMUM_ROWS, CHUNK_BYTES // cost)
-        return torch.cat([padded(evaluate, chunk) for chunk in thetas.split(size)])
+        return torch.cat([padded(evaluate, chunk) for chunk in torch.split(thetas, size)])
 
     def map(self, function: Callable[[Tensor], Tensor], thetas: Tensor) -> Tensor:
         """Any of the landscape's functions at each row, in chunks that fit memory."""
-        return torch.cat([padded(vmap(function), chunk) for chunk in thetas.split(self._rows)])
+        return torch.cat([padded(vmap(function), chunk) for chunk in torch.split(thetas, self._rows)])
 
     @property
     def _rows(self) -> int:
@@ -138,7 +138,7 @@ class Landscape:
         sizes = [shape.numel() for shape in shapes.values()]
 
         def outputs(theta: Tensor, inputs: Tensor) -> Tensor:
-            pieces = theta.split(sizes)
+            pieces = torch.split(theta, sizes)
             parameters = {key: piece.view(shape) for (key, shape), piece in zip(shapes.items(), pieces, strict=True)}
             return functional_call(module, parameters, (inputs,))  # type: ignore[no-any-return]
 

@@ -28,9 +28,9 @@ from landsweep.workers.search import (
 class LevenbergMarquardt:
     """p = −(H² + μI)⁻¹Hg with μ = m‖g‖², which converges quadratically at regular points (Yamashita & Fukushima 2001).
 
-    m follows the ratio of actual to predicted decrease of ½‖g‖² by Nielsen's rule (Madsen, Nielsen & Tingleff 2004, 3.2).
-    Blind to the sign of curvature, so it goes to minima, saddles and maxima alike, and to local minima of ‖g‖² that are
-    none of these (gradient-flat points), which terminate as stagnated.
+    m follows the ratio of actual to predicted decrease of ½‖g‖² by Nielsen's rule (Madsen, Nielsen & Tingleff 2004,
+    3.2). Blind to the sign of curvature, so it goes to minima, saddles and maxima alike, and to local minima of ‖g‖²
+    that are none of these (gradient-flat points), which terminate as stagnated.
     """
 
     tolerance: float

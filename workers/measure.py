@@ -34,7 +34,7 @@ def fingerprints(landscape: Landscape, thetas: Tensor, index: Tensor, n_zero: Te
     projection = streams.normal(key, 0, size) / max(1, size) ** 0.5
 
     def project(theta: Tensor) -> Tensor:
-        return (projection * invariant(theta)).sum(1)
+        return torch.sum(projection * invariant(theta), 1)
 
     head = torch.stack([landscape.objective(thetas), index.to(thetas.dtype), n_zero.to(thetas.dtype)], 1)
     return torch.cat([head, landscape.map(project, thetas)], 1)

@@ -76,7 +76,7 @@ class Architecture:
         """θ (…, n) → [(W (…, out, in), b (…, out)), …] as views."""
         result, start = [], 0
         for fan_in, fan_out in pairwise(self.widths):
-            weight = theta[..., start : start + fan_out * fan_in].unflatten(-1, (fan_out, fan_in))
+            weight = torch.unflatten(theta[..., start : start + fan_out * fan_in], -1, (fan_out, fan_in))
             start += fan_out * fan_in
             result.append((weight, theta[..., start : start + fan_out]))
             start += fan_out
@@ -92,7 +92,7 @@ class Architecture:
         return hidden @ last_weight.mT + last_bias
 
     def initialise(self, generator: torch.Generator, scheme: str, scale: float) -> Tensor:
-        """Weights drawn by ``scheme`` times ``scale``, biases 0 (Glorot & Bengio 2010; He et al. 2015). float64 (n,)."""
+        """Weights drawn by ``scheme`` times ``scale``, biases 0 (Glorot & Bengio 2010; He et al. 2015). float64."""
         uniform, deviation = INITIALISATIONS[scheme]
         pieces = []
         for fan_in, fan_out in pairwise(self.widths):
@@ -105,7 +105,9 @@ class Architecture:
         return torch.cat(pieces)
 
 
-def mlp_hessian(network: Architecture, inputs: Tensor, labels: Tensor, loss: str, weight_decay: float) -> Callable[[Tensor], Tensor]:
+def mlp_hessian(
+    network: Architecture, inputs: Tensor, labels: Tensor, loss: str, weight_decay: float
+) -> Callable[[Tensor], Tensor]:
     """The Hessian of the mean loss + λ/2·‖θ‖² in closed form, for many networks at once: (B, n) → (B, n, n).
 
     Per sample, with a_m the pre-activations of layer m, x_m = φ(a_m), δ_m = ∂ℓ/∂a_m, P_ml = ∂a_m/∂a_l and
@@ -147,9 +149,11 @@ def mlp_hessian(network: Architecture, inputs: Tensor, labels: Tensor, loss: str
             hidden.append(function(pre[-1]))
         return layers, hidden[:-1], pre[:-1], pre[-1]
 
-    def backward(layers: list[tuple[Tensor, Tensor]], slopes: list[tuple[Tensor, Tensor]], residual: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def backward(
+        layers: list[tuple[Tensor, Tensor]], slopes: list[tuple[Tensor, Tensor]], residual: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """δ_m for every layer, and W_{m+1}ᵀδ_{m+1} for every hidden one."""
-        deltas, pulled = [residual], []
+        deltas, pulled = [residual], list[Tensor]()
         for (weight, _), (first, _) in zip(layers[:0:-1], slopes[::-1], strict=True):
             pulled.insert(0, deltas[0] @ weight)
             deltas.insert(0, first * pulled[0])
@@ -161,7 +165,7 @@ def mlp_hessian(network: Architecture, inputs: Tensor, labels: Tensor, loss: str
         return torch.cat([rows[..., :-1].flatten(2), rows[..., -1]], 2)
 
     def block(q: Tensor, left: Tensor, right: Tensor, cross: Tensor | None) -> Tensor:
-        """Σ_samples of one block: q (B,N,i,p), left (B,N,j), right (B,N,q), cross (B,N,i,j,p) → (B, i·j + i, p·q + p)."""
+        """Σ_samples of a block: q (B,N,i,p), left (B,N,j), right (B,N,q), cross (B,N,i,j,p) → (B, i·j + i, p·q + p)."""
         rows, _, count_i, count_p = q.shape
         ones = left.new_ones(*left.shape[:2], 1)
         left_1, right_1 = torch.cat([left, ones], -1), torch.cat([right, ones], -1)
@@ -172,7 +176,7 @@ def mlp_hessian(network: Architecture, inputs: Tensor, labels: Tensor, loss: str
         return ordered(flat.view(rows, count_i, left_1.shape[-1], count_p, right_1.shape[-1]))
 
     def softmax_block(outputs: Tensor, left: Tensor) -> Tensor:
-        """The last layer's block for cross-entropy: with S = diag(p) − ppᵀ, diag_c(Σ p_c x xᵀ) − Σ (p⊗x)(p⊗x)ᵀ, over N."""
+        """The last layer's block for cross-entropy, S = diag(p) − ppᵀ: diag_c(Σ p_c x xᵀ) − Σ (p⊗x)(p⊗x)ᵀ, over N."""
         p = torch.softmax(outputs, -1)
         left_1 = torch.cat([left, left.new_ones(*left.shape[:2], 1)], -1)
         product = (p.unsqueeze(3) * left_1.unsqueeze(2)).flatten(2)  # (B, N, c·(j+1))
@@ -224,7 +228,7 @@ def _basis_field(dim: int, positions: Sequence[int]) -> Field:
 
 
 def symmetries(network: Architecture, inputs: Tensor, loss: str, weight_decay: float) -> tuple[Field, ...]:
-    """The continuous symmetries that weight decay leaves none of: softmax shift, and weights on inputs that are always 0."""
+    """The continuous symmetries: softmax shift, and weights on inputs that are always 0. Weight decay removes both."""
     if weight_decay > 0:
         return ()
     fields = []

@@ -20,11 +20,16 @@ Hyperparameters = Mapping[str, Tensor]  # name → (B,)
 class Optimizer(Protocol):
     """One update rule."""
 
-    names: tuple[str, ...]  # the hyperparameters it takes
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The hyperparameters it takes."""
+        ...
 
     def init(self, theta: Tensor) -> State: ...
 
-    def step(self, theta: Tensor, gradient: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]: ...
+    def step(
+        self, theta: Tensor, gradient: Tensor, state: State, step: int, h: Hyperparameters
+    ) -> tuple[Tensor, State]: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,9 @@ class SGD:
     def init(self, theta: Tensor) -> State:
         return {"velocity": torch.zeros_like(theta)}
 
-    def step(self, theta: Tensor, gradient: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
+    def step(
+        self, theta: Tensor, gradient: Tensor, state: State, step: int, h: Hyperparameters
+    ) -> tuple[Tensor, State]:
         momentum = h["momentum"].unsqueeze(1)
         velocity = momentum * state["velocity"] + gradient
         direction = gradient + momentum * velocity if self.nesterov else velocity
@@ -53,7 +60,9 @@ class Adam:
     def init(self, theta: Tensor) -> State:
         return {"first": torch.zeros_like(theta), "second": torch.zeros_like(theta)}
 
-    def step(self, theta: Tensor, gradient: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
+    def step(
+        self, theta: Tensor, gradient: Tensor, state: State, step: int, h: Hyperparameters
+    ) -> tuple[Tensor, State]:
         beta1, beta2 = h["beta1"].unsqueeze(1), h["beta2"].unsqueeze(1)
         first = beta1 * state["first"] + (1 - beta1) * gradient
         second = beta2 * state["second"] + (1 - beta2) * gradient * gradient
@@ -72,7 +81,9 @@ class RMSprop:
     def init(self, theta: Tensor) -> State:
         return {"square": torch.zeros_like(theta)}
 
-    def step(self, theta: Tensor, gradient: Tensor, state: State, step: int, h: Hyperparameters) -> tuple[Tensor, State]:
+    def step(
+        self, theta: Tensor, gradient: Tensor, state: State, step: int, h: Hyperparameters
+    ) -> tuple[Tensor, State]:
         alpha = h["alpha"].unsqueeze(1)
         square = alpha * state["square"] + (1 - alpha) * gradient * gradient
         update = gradient / (square.sqrt() + h["epsilon"].unsqueeze(1))

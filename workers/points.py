@@ -69,13 +69,17 @@ def point_columns(
         reason = f"training became non-finite within {trained.steps[-1]} steps"
         rows.append({"trial": trial, "source": "training", "number": 0, "step": trained.steps[-1],
                      "kind": "diverged", "reason": reason, "certified": False})  # fmt: skip
-    order = sorted(range(len(rows)), key=lambda i: (rows[i]["trial"], rows[i]["source"] != "training", rows[i]["number"]))
+    order = sorted(
+        range(len(rows)), key=lambda i: (rows[i]["trial"], rows[i]["source"] != "training", rows[i]["number"])
+    )
     ordered = [rows[i] for i in order]
     kept = [i for i in order if i < len(found.theta)]
     positions = iter(range(len(kept)))
     for place, row in zip(order, ordered, strict=True):
         _identify(row, task, next(positions) if place < len(found.theta) else None)
-    spectra = {name: [r[name] for r in ordered if r.get("eigenvalues")] for name in ("point", "config", "seed", "eigenvalues")}
+    spectra = {
+        name: [r[name] for r in ordered if r.get("eigenvalues")] for name in ("point", "config", "seed", "eigenvalues")
+    }
     names = [field.name for field in record.schema("points")] + list(task.grid)
     return {name: [r.get(name) for r in ordered] for name in names}, spectra, found.theta[kept]
 
@@ -112,7 +116,10 @@ def _rows(
         row |= {name: _value(tensor, i) for name, tensor in columns.items()}
         row["certified"] = points.certificates.certified[i] and critical[i]
         if critical[i]:
-            row |= {name: int(getattr(points.signs, name)[i]) for name in ("index", "n_positive", "n_zero", "n_undetermined")}
+            row |= {
+                name: int(getattr(points.signs, name)[i])
+                for name in ("index", "n_positive", "n_zero", "n_undetermined")
+            }
             row |= {"n_symmetry": int(points.model.n_symmetry[i]), "certificate": points.certificates.certificate[i]}
             row |= {"radius": _value(points.certificates.radius, i), "fingerprint": prints[i].tolist()}
             row["known_class"] = known(found.theta[i]) if known else None
@@ -142,7 +149,9 @@ def _value(tensor: Tensor, row: int) -> float | None:
 
 def _losses(landscape: Landscape, theta: Tensor) -> dict[str, Tensor]:
     train, test = (measure.optional(landscape, f, theta) for f in (landscape.train_loss, landscape.test_loss))
-    train_error, test_error = (measure.optional(landscape, f, theta) for f in (landscape.train_error, landscape.test_error))
+    train_error, test_error = (
+        measure.optional(landscape, f, theta) for f in (landscape.train_error, landscape.test_error)
+    )
     return {
         "objective": landscape.objective(theta),
         "train_loss": train,
@@ -157,8 +166,12 @@ def _losses(landscape: Landscape, theta: Tensor) -> dict[str, Tensor]:
 def _training_columns(landscape: Landscape, found: Candidates, trained: Trained) -> dict[str, Tensor]:
     """What only the points polished from the end of training have; NaN for the others."""
     nothing = torch.full_like(found.theta[:, 0], torch.nan)
-    columns = {name: nothing.clone() for name in ("test_loss_trained", "test_error_trained", "polish_distance", "same_basin")}
-    rows = torch.tensor([i for i, s in enumerate(found.source) if s == "training"], dtype=torch.int64, device=found.trial.device)
+    columns = {
+        name: nothing.clone() for name in ("test_loss_trained", "test_error_trained", "polish_distance", "same_basin")
+    }
+    rows = torch.tensor(
+        [i for i, s in enumerate(found.source) if s == "training"], dtype=torch.int64, device=found.trial.device
+    )
     if len(rows):
         ends = trained.final[found.trial[rows]]
         columns["test_loss_trained"][rows] = measure.optional(landscape, landscape.test_loss, ends)

@@ -89,7 +89,9 @@ def start_state(landscape: Landscape, starts: Tensor, scale: Tensor, control: fl
     )  # fmt: skip
 
 
-def moved(landscape: Landscape, state: State, proposal: Tensor, value: Tensor, gradient: Tensor, accept: Tensor) -> State:
+def moved(
+    landscape: Landscape, state: State, proposal: Tensor, value: Tensor, gradient: Tensor, accept: Tensor
+) -> State:
     """The state after the accepted rows went to ``proposal``; only they pay for a new Hessian."""
     rows = torch.nonzero(accept).flatten()
     if rows.numel() == 0:
@@ -125,13 +127,14 @@ def newton_length(state: State) -> Tensor:
     coefficients = in_eigenbasis(state.eigenvectors, state.gradient)
     dim = state.theta.shape[1]
     cutoff = dim * torch.finfo(state.theta.dtype).eps * state.eigenvalues.abs().amax(1)
-    return newton_coefficients(state.eigenvalues, coefficients, cutoff).norm(dim=1)
+    length: Tensor = newton_coefficients(state.eigenvalues, coefficients, cutoff).norm(dim=1)
+    return length
 
 
 def is_critical(state: State, tolerance: float) -> Tensor:
     """‖g‖ ≤ tolerance and ρ ≤ 1e-6·(1+‖θ‖). (B,) bool."""
     small_step = newton_length(state) <= STEP_TOLERANCE * (1 + state.theta.norm(dim=1))
-    return (state.gradient.norm(dim=1) <= tolerance) & small_step
+    return torch.logical_and(state.gradient.norm(dim=1) <= tolerance, small_step)
 
 
 def iterate(search: Search, landscape: Landscape, starts: Tensor, scale: Tensor, max_iterations: int) -> Outcome:

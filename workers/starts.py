@@ -71,7 +71,9 @@ def saddle_starts(
             names.append(source)
             steps.append(step)
     empty = trained.initial.new_zeros(0, landscape.dim)
-    return Starts(torch.stack(thetas) if thetas else empty, torch.tensor(trials, dtype=torch.int64), numbers, names, steps)
+    return Starts(
+        torch.stack(thetas) if thetas else empty, torch.tensor(trials, dtype=torch.int64), numbers, names, steps
+    )
 
 
 def _uniform_in_loss(objectives: Tensor, position: float) -> int:
@@ -80,7 +82,7 @@ def _uniform_in_loss(objectives: Tensor, position: float) -> int:
 
 
 def requested_index(negatives: Tensor, keys: Tensor) -> Tensor:
-    """The index k asked of each saddle search: log-uniform between 1 and the number of negative eigenvalues at its start."""
+    """The index k asked of each saddle search: log-uniform between 1 and its start's number of negative eigenvalues."""
     most = negatives.clamp_min(1).to(torch.float64)
     draw = streams.uniform(keys, 0, 1)[:, 0]
     return torch.exp(draw * torch.log(most + 1)).floor().clamp_max(most).to(torch.int64)

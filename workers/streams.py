@@ -35,7 +35,7 @@ def _shift_right(bits: Tensor, by: int) -> Tensor:
 
 
 def bits(stream_keys: Tensor, counter: Tensor) -> Tensor:
-    """splitmix64 of key + counter·φ (Steele, Lea & Flood 2014). ``stream_keys`` (B,), ``counter`` (m,) → int64 (B, m)."""
+    """splitmix64 of key + counter·φ (Steele, Lea & Flood 2014). Keys (B,), ``counter`` (m,) → int64 (B, m)."""
     z = stream_keys[:, None] + (counter[None, :] + 1) * _GOLDEN
     z = (z ^ _shift_right(z, 30)) * _MIX_1
     z = (z ^ _shift_right(z, 27)) * _MIX_2
@@ -45,15 +45,18 @@ def bits(stream_keys: Tensor, counter: Tensor) -> Tensor:
 def uniform(stream_keys: Tensor, start: int, count: int) -> Tensor:
     """Uniform numbers in (0, 1), float64 (B, count), from counters start … start+count−1."""
     counter = torch.arange(start, start + count, device=stream_keys.device)
-    return (_shift_right(bits(stream_keys, counter), 11).to(torch.float64) + 0.5) * 2.0**-53
+    drawn = _shift_right(bits(stream_keys, counter), 11).to(torch.float64)
+    return torch.mul(drawn + 0.5, 2.0**-53)
 
 
 def normal(stream_keys: Tensor, start: int, count: int) -> Tensor:
     """Standard normal numbers, float64 (B, count), by the inverse distribution function."""
-    return torch.special.ndtri(uniform(stream_keys, start, count))
+    drawn: Tensor = torch.special.ndtri(uniform(stream_keys, start, count))
+    return drawn
 
 
 def permutation(stream_keys: Tensor, epoch: int, size: int) -> Tensor:
     """A random order of 0 … size−1 for each trial and epoch. Returns int64 (B, size)."""
     counter = torch.arange(epoch * size, (epoch + 1) * size, device=stream_keys.device)
-    return torch.argsort(bits(stream_keys, counter), dim=1, stable=True)
+    drawn = bits(stream_keys, counter)
+    return torch.argsort(drawn, dim=1, stable=True)

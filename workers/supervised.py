@@ -90,11 +90,14 @@ def supervised_landscape(
 
         return evaluate
 
-    def error_on(split: str) -> Callable[[Tensor], Tensor]:
+    def error_on(split: str) -> Callable[[Tensor], Tensor] | None:
+        labels = splits[split].labels
+        if labels is None:
+            return None
+
         def evaluate(theta: Tensor) -> Tensor:
             inputs, _ = splits[split].get(theta.dtype, classes)
-            labels = splits[split].labels
-            return (model(theta, inputs).argmax(-1) != labels).to(torch.float64).mean()
+            return torch.ne(model(theta, inputs).argmax(-1), labels).to(torch.float64).mean()
 
         return evaluate
 
@@ -109,10 +112,11 @@ def supervised_landscape(
         values = model(theta, inputs)
         return (torch.log_softmax(values, -1) if loss == "cross_entropy" else values).reshape(-1)
 
-    def separated(theta: Tensor) -> Tensor:
-        return error_on("train")(theta) == 0
+    train_error = error_on("train")
 
-    classified = splits["train"].labels is not None and splits["test"].labels is not None
+    def separated(theta: Tensor) -> Tensor:
+        return torch.eq(train_error(theta), 0) if train_error else theta.new_zeros((), dtype=torch.bool)
+
     return Landscape(
         name=name,
         dim=dim,
@@ -122,8 +126,8 @@ def supervised_landscape(
         minibatch_loss=minibatch_loss,
         train_loss=train_loss,
         test_loss=loss_on("test"),
-        train_error=error_on("train") if classified else None,
-        test_error=error_on("test") if classified else None,
+        train_error=train_error,
+        test_error=error_on("test"),
         outputs=outputs,
         separable=separated if loss == "cross_entropy" and weight_decay == 0 else None,
         **known,

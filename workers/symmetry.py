@@ -47,7 +47,9 @@ def checked(landscape: Landscape, tolerance: float = 1e-8, draws: int = 3) -> tu
         if worst <= tolerance:
             accepted.append(field)
         else:
-            message = f"symmetry {position} of landscape {landscape.name!r} rejected: residual {worst:.1e} > {tolerance:.0e}"
+            message = (
+                f"symmetry {position} of landscape {landscape.name!r} rejected: residual {worst:.1e} > {tolerance:.0e}"
+            )
             warnings.warn(message, stacklevel=2)
     return tuple(accepted)
 

@@ -36,7 +36,9 @@ def snapshot_steps(steps: int, count: int = SNAPSHOTS) -> tuple[int, ...]:
     """
     if steps == 0:
         return (0,)
-    grid = torch.linspace(0, float(torch.log1p(torch.tensor(float(steps), dtype=torch.float64))), count, dtype=torch.float64)
+    grid = torch.linspace(
+        0, float(torch.log1p(torch.tensor(float(steps), dtype=torch.float64))), count, dtype=torch.float64
+    )
     return tuple(sorted({round(v) for v in torch.expm1(grid).tolist()}))
 
 

@@ -29,8 +29,8 @@ BISECTIONS = 60
 def subproblem(eigenvalues: Tensor, coefficients: Tensor, radius: Tensor) -> Tensor:
     """argmin c·q + ½Σλq² over ‖q‖ ≤ radius, in the eigenbasis (Moré & Sorensen 1983; Conn, Gould & Toint 2000, 7.3).
 
-    ``eigenvalues`` (B, n) ascending, ``coefficients`` c (B, n), ``radius`` (B,) → q (B, n). The hard case (c orthogonal to
-    the lowest eigenvector, λ_min < 0) goes to the boundary along that eigenvector, away from c.
+    ``eigenvalues`` (B, n) ascending, ``coefficients`` c (B, n), ``radius`` (B,) → q (B, n). The hard case (c orthogonal
+    to the lowest eigenvector, λ_min < 0) goes to the boundary along that eigenvector, away from c.
     """
     scale = eigenvalues.abs().amax(1) + torch.finfo(eigenvalues.dtype).tiny
     floor = (torch.finfo(eigenvalues.dtype).eps * scale).unsqueeze(1)
@@ -57,7 +57,8 @@ def subproblem(eigenvalues: Tensor, coefficients: Tensor, radius: Tensor) -> Ten
 class TrustRegionNewton:
     """Descends to a second-order stationary point: accepts a step when L falls as the quadratic model says.
 
-    Steps below what L can resolve are judged by ‖∇L‖ instead. A critical point with negative curvature is left along it.
+    Steps below what L can resolve are judged by ‖∇L‖ instead. A critical point with negative curvature is left along
+    it.
     """
 
     tolerance: float
