@@ -401,6 +401,7 @@ def test_a_grid_value_that_is_missing_is_a_value() -> None:
 
 def test_two_training_points_of_one_trial_count_once() -> None:
     points = normal_table(1)
+    points["point"] = [f"{trial}-training-2" for trial in points["trial"]]
     again = points.assign(point=[f"{trial}-training-10" for trial in points["trial"]], test_loss=9.0)
     assert verdict(several(again, points)).estimate == verdict(points).estimate
 
