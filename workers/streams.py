@@ -43,10 +43,10 @@ def bits(stream_keys: Tensor, counter: Tensor) -> Tensor:
 
 
 def uniform(stream_keys: Tensor, start: int, count: int) -> Tensor:
-    """Uniform numbers in (0, 1), float64 (B, count), from counters start … start+count−1."""
+    """Uniform numbers strictly inside (0, 1), float64 (B, count): (52 bits of counters start … + ½)/2⁵²."""
     counter = torch.arange(start, start + count, device=stream_keys.device)
-    drawn = _shift_right(bits(stream_keys, counter), 11).to(torch.float64)
-    return torch.mul(drawn + 0.5, 2.0**-53)
+    drawn = _shift_right(bits(stream_keys, counter), 12).to(torch.float64)
+    return torch.mul(drawn + 0.5, 2.0**-52)
 
 
 def normal(stream_keys: Tensor, start: int, count: int) -> Tensor:
