@@ -95,12 +95,22 @@ class Landscape:
     ) -> Landscape:
         """A landscape from a plain function ``loss(θ: Tensor[n]) → Tensor[]`` that ``torch.func`` can transform.
 
+        Raises LandscapeError where ``init`` or ``loss`` returns another shape.
+
         >>> bowl = Landscape.from_function(lambda t: (t**2).sum(), 2, lambda g: torch.randn(2, generator=g))
         >>> bowl.hessian(torch.zeros(1, 2, dtype=torch.float64))[0].tolist()
         [[2.0, 0.0], [0.0, 2.0]]
         """
         if dim < 1:
             raise LandscapeError(f"dim: found {dim}; a landscape has at least one parameter")
+        start = init(torch.Generator().manual_seed(0))
+        if start.shape != (dim,):
+            raise LandscapeError(
+                f"init: found a tensor of shape {tuple(start.shape)}; it has to be ({dim},), as dim = {dim}"
+            )
+        shape = tuple(loss(start.to(torch.float64)).shape)
+        if shape != ():
+            raise LandscapeError(f"loss: found a tensor of shape {shape}; it has to be one number, of shape ()")
         return Landscape(
             name=name,
             dim=dim,
@@ -133,6 +143,7 @@ class Landscape:
         from landsweep.workers.supervised import supervised_landscape
 
         with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # buffers drawn at random are part of the landscape: equal in every process
             module = make_module().to(torch.float64)
         shapes = {key: value.shape for key, value in module.named_parameters()}
         sizes = [shape.numel() for shape in shapes.values()]

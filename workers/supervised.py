@@ -44,14 +44,28 @@ def data_loss(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
     return ((outputs - targets) ** 2).mean()
 
 
-def _check(split: str, data: tuple[Tensor, Tensor], loss: str) -> None:
+def _check_inputs(split: str, data: tuple[Tensor, Tensor]) -> None:
     inputs, targets = data
     if len(inputs) != len(targets) or len(inputs) == 0:
         raise LandscapeError(f"{split} data: found {len(inputs)} inputs and {len(targets)} targets; give equally many")
     if not bool(torch.isfinite(inputs).all()):
         raise LandscapeError(f"{split} data: inputs hold NaN or infinity; clean them first")
-    if loss == "cross_entropy" and targets.is_floating_point():
+
+
+def _check_targets(split: str, targets: Tensor, loss: str, outputs: tuple[int, ...]) -> None:
+    """``outputs`` is the shape of the model's output for one sample."""
+    if not targets.is_floating_point():
+        lowest, highest = int(targets.min()), int(targets.max())
+        if targets.dim() != 1 or lowest < 0 or highest >= outputs[-1]:
+            found = f"labels {lowest} … {highest} of shape {tuple(targets.shape)}"
+            raise LandscapeError(f"{split} data: found {found}; give (N,) labels 0 … {outputs[-1] - 1}, one per output")
+    elif loss == "cross_entropy":
         raise LandscapeError(f"{split} data: cross_entropy takes integer labels, found {targets.dtype}")
+    elif targets.shape[1:] != outputs:
+        shapes = f"targets of shape {tuple(targets.shape[1:])} and outputs of shape {outputs}"
+        raise LandscapeError(f"{split} data: found {shapes} per sample; mse compares equal shapes")
+    elif not bool(torch.isfinite(targets).all()):
+        raise LandscapeError(f"{split} data: targets hold NaN or infinity; clean them first")
 
 
 def supervised_landscape(
@@ -73,12 +87,15 @@ def supervised_landscape(
     """
     if loss not in LOSSES:
         raise LandscapeError(f"loss: found {loss!r}; allowed are {', '.join(LOSSES)}")
-    _check("train", train, loss)
-    _check("test", test, loss)
+    given = {"train": train, "test": test}
+    for split, data in given.items():
+        _check_inputs(split, data)
     splits = {"train": _Split(*train, loss), "test": _Split(*test, loss)}
     with torch.no_grad():
         probe = model(init(torch.Generator().manual_seed(0)), train[0][:1].to(torch.float64))
     classes = probe.shape[-1]
+    for split, (_, targets) in given.items():
+        _check_targets(split, targets, loss, tuple(probe.shape[1:]))
 
     def regulariser(theta: Tensor) -> Tensor:
         return 0.5 * weight_decay * (theta * theta).sum()
