@@ -49,14 +49,14 @@ def grid_columns(points: pd.DataFrame) -> list[str]:
 def landscape_keys(points: pd.DataFrame, given: pd.Series | None) -> pd.Series:
     """A str Series on the rows of ``points``: equal keys, same landscape.
 
-    Where none is given: sweep and the grid columns ``landscape.…`` together, since everything else of the landscape is
+    Where none is given: sweep and the grid columns of ``landscape`` together, since everything else of the landscape is
     the same over a sweep.
     """
     if given is not None:
         if len(given) != len(points) or not given.index.equals(points.index):
             raise QueryError(f"landscape_key has {len(given)} rows on another index than the {len(points)} points")
         return given.astype(str)
-    columns = [column for column in grid_columns(points) if column.startswith("landscape.")]
+    columns = [column for column in grid_columns(points) if column.split(".")[0] == "landscape"]
     columns += ["sweep"] if "sweep" in points.columns else []
     return _per_config(points, columns)
 

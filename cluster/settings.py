@@ -242,7 +242,7 @@ class Saddles(Section):
     )
     method: Literal["eigenvector_following", "levenberg_marquardt"] = Field(
         default="eigenvector_following",
-        description="eigenvector_following: an index k drawn between 1 and the start's own; levenberg_marquardt: any index",
+        description="eigenvector_following: an index between 1 and the start's own; levenberg_marquardt: any",
     )
     max_iterations: int = Field(default=200, ge=1, description="iterations of one search")
 

@@ -104,7 +104,18 @@ def schema(table: str, grid: dict[str, bool] | None = None) -> pa.Schema:
     fields = list(_TABLES[table])
     if table == "points":
         fields += [pa.field(key, _FLOAT if numeric else _STRING) for key, numeric in (grid or {}).items()]
-    return pa.schema(fields, metadata={"landsweep_schema": str(SCHEMA_VERSION)})
+    return pa.schema(fields, metadata={"landsweep_schema": str(SCHEMA_VERSION), "pandas": _pandas_metadata(fields)})
+
+
+def _pandas_metadata(fields: list[pa.Field]) -> str:
+    """What makes ``pandas.read_parquet`` keep integers and booleans that hold nulls as Int64 and boolean."""
+    nullable = {_INT: ("int64", "Int64"), _BOOL: ("bool", "boolean")}
+    columns = [
+        {"name": f.name, "field_name": f.name, "pandas_type": kind[0], "numpy_type": kind[1], "metadata": None}
+        for f in fields
+        if (kind := nullable.get(f.type))
+    ]
+    return json.dumps({"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": "3.0.0"})
 
 
 def canonical_json(value: Any) -> str:

@@ -1,0 +1,69 @@
+"""What was asked before the first result, and every look at a growing sweep: both bear on what a verdict may claim."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from landsweep.analysis.verdict import VerdictOptions
+from landsweep.cluster.store import QUESTION_FILE, SweepStore
+from landsweep.workers.record import canonical_json
+
+LOOKS_FILE = "verdict/looks.json"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """The question as it stood before the first committed result."""
+
+    options: Mapping[str, Any]  # of VerdictOptions
+    planned: int | None  # trials of the sweep file; None where it is not known
+
+    @staticmethod
+    def read(store: SweepStore) -> Registered:
+        """What the store holds; defaults where nothing was registered."""
+        text = store.text(QUESTION_FILE)
+        if text is None:
+            return Registered({}, None)
+        content = json.loads(text)
+        return Registered(content["options"], int(content["planned"]))
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The looks so far, in order."""
+
+    entries: tuple[Mapping[str, Any], ...]
+
+    @staticmethod
+    def read(store: SweepStore) -> Looks:
+        """Those that the store holds."""
+        text = store.text(LOOKS_FILE)
+        return Looks(tuple(json.loads(text)) if text else ())
+
+    def before(self, options: VerdictOptions, trials: int, planned: int | None) -> tuple[float, float]:
+        """(alpha spent before this look, its share of the planned trials). A second look at the same trials is none."""
+        mine = [entry for entry in self.entries if entry["question"] == _question(options)]
+        for entry in mine:
+            if entry["trials"] == trials:
+                return float(entry["spent_before"]), float(entry["fraction"])
+        fraction = 1.0 if not planned or trials >= planned else max(trials, 1) / planned
+        return (float(mine[-1]["spent_after"]) if mine else 0.0), fraction
+
+    def add(
+        self, store: SweepStore, options: VerdictOptions, trials: int, before: float, fraction: float, after: float
+    ) -> None:
+        """Write this look down, unless it is there already."""
+        question = _question(options)
+        if any(e["question"] == question and e["trials"] == trials for e in self.entries):
+            return
+        spent = {"spent_before": before, "spent_after": after}
+        entry = {"question": question, "trials": trials, "fraction": fraction, **spent}
+        store.files.write(LOOKS_FILE, canonical_json([*self.entries, entry]).encode())
+
+
+def _question(options: VerdictOptions) -> str:
+    return canonical_json(dataclasses.asdict(options))

@@ -1,0 +1,177 @@
+"""A sweep's results: committed tables as pandas, the verdict and the report on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute
+
+from landsweep.analysis import query
+from landsweep.analysis.classes import assign_classes
+from landsweep.analysis.groups import landscape_keys
+from landsweep.analysis.looks import Looks, Registered
+from landsweep.analysis.verdict import Verdict, VerdictOptions, verdict
+from landsweep.cluster.store import SWEEP_FILE, SweepStore
+from landsweep.workers import record
+from landsweep.workers.errors import QueryError, StoreError
+
+
+def open(uri: str | Path) -> Sweep:
+    """The sweep at ``<store>/<name>``, running or ended; only what is committed is seen. Raises StoreError."""
+    store = SweepStore(uri)
+    if not store.exists():
+        message = f"{store.uri}: no sweep there (neither {SWEEP_FILE} nor log/); name <store>/<name>"
+        raise StoreError(f"{message}, see `landsweep list`")
+    return Sweep(store)
+
+
+class Sweep:
+    """Reads ``<store>/<name>``; every call sees what is committed when it is made."""
+
+    def __init__(self, store: SweepStore) -> None:
+        self._store = store
+        self.uri = store.uri
+        self.name = store.name
+
+    def __repr__(self) -> str:
+        return f"Sweep({self.uri!r})"
+
+    def points(
+        self, columns: Sequence[str] | None = None, where: str | None = None, kind: str | Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """The points: ``columns`` of them (all, and ``class_id``), those of ``where`` and of ``kind``.
+
+        ``class_id`` is assigned over the whole sweep, whatever part of it is asked for. Raises QueryError.
+        """
+        schema = self._schema("points")
+        wanted = None if columns is None else list(columns)
+        classed = wanted is None or "class_id" in wanted
+        plain = None if wanted is None else query.check_columns([c for c in wanted if c != "class_id"], schema)
+        expression = self._filter(where, kind, schema)
+        needed = None if plain is None else list(dict.fromkeys([*plain, "config", "seed", "point"]))
+        frame = _ordered(_pandas(self._store.table("points", needed, expression)))
+        if classed:
+            frame["class_id"] = frame["point"].map(self._classes())
+        return frame if wanted is None else frame[wanted]
+
+    def trials(self) -> pd.DataFrame:
+        """The trials, of one that was tried again its highest attempt."""
+        frame = _pandas(self._store.table("trials"))
+        latest = frame.sort_values("attempt", kind="stable").drop_duplicates("trial", keep="last")
+        return _ordered(latest)
+
+    def trajectories(self) -> pd.DataFrame:
+        """The trajectories' snapshots."""
+        return _ordered(_pandas(self._store.table("trajectories")))
+
+    def connections(self) -> pd.DataFrame:
+        """The minima that saddles join."""
+        return _pandas(self._store.table("connections"))
+
+    def spectra(self) -> pd.DataFrame:
+        """Full spectra, one row a point."""
+        return _ordered(_pandas(self._store.table("spectra")))
+
+    def parameters(self, point: str) -> dict[str, np.ndarray]:
+        """``{"theta": θ (n,), "initial": θ₀ (n,), "trained": (n,)}`` of a point, by its id. Raises QueryError."""
+        from safetensors.numpy import load
+
+        columns = ["batch", "seed", "config", "parameters_row"]
+        rows = self._store.table("points", columns, pa.compute.field("point") == point)
+        if rows.num_rows == 0:
+            raise QueryError(f"{self.uri} has no point {point!r}; ids are in the column 'point'")
+        row = rows.to_pylist()[0]
+        if row["parameters_row"] is None:
+            raise QueryError(f"point {point!r} has no parameters: its training diverged")
+        tensors = load(self._store.files.read(self._parameter_file(row["batch"])))
+        batch = self._store.table("trials", ["seed", "batch"], pa.compute.field("batch") == row["batch"])
+        place = sorted(batch["seed"].to_pylist()).index(row["seed"])
+        ends = {name: tensors[name][place] for name in ("initial", "trained") if len(tensors[name]) == batch.num_rows}
+        return {"theta": tensors["points"][row["parameters_row"]], **ends}
+
+    def text(self) -> str:
+        """The sweep file as run."""
+        return self._store.text(SWEEP_FILE) or ""
+
+    def verdict(self, record_look: bool = True, **options: Any) -> Verdict:
+        """Do local minima generalise like global ones? ``options`` replace those registered with the sweep.
+
+        The first look at all planned trials spends the whole alpha; looks before spend part of it, looks after, and
+        other options than those registered before the first result, make the verdict exploratory.
+        """
+        registered = Registered.read(self._store)
+        asked = {**registered.options, **{key: value for key, value in options.items() if value is not None}}
+        chosen = VerdictOptions(**asked)
+        points, trials = self.points(), self.trials()
+        looks = Looks.read(self._store)
+        spent, fraction = looks.before(chosen, len(trials), registered.planned)
+        answer = verdict(
+            points,
+            chosen,
+            trials=trials,
+            exploratory=VerdictOptions(**registered.options) != chosen,
+            alpha_spent=spent,
+            information_fraction=fraction,
+        )
+        if record_look and len(trials):
+            looks.add(self._store, chosen, len(trials), spent, fraction, float(answer.details["alpha_spent_after"]))
+        return answer
+
+    def report(self, path: str | Path, verdict: Verdict | None = None) -> Path:
+        """Write the report, one self-contained HTML file."""
+        from landsweep.analysis.report import write_report
+
+        answer = verdict or self.verdict()
+        return write_report(
+            path,
+            name=self.name,
+            points=self.points(),
+            trials=self.trials(),
+            spectra=self.spectra(),
+            verdict=answer,
+            sweep_text=self.text(),
+        )
+
+    def _classes(self) -> dict[str, str]:
+        grid = [name for name in self._schema("points").names if name.split(".")[0] == "landscape"]
+        frame = _pandas(self._store.table("points", ["point", "sweep", "config", "fingerprint", *grid]))
+        return dict(zip(frame["point"], assign_classes(frame, landscape_keys(frame, None)), strict=True))
+
+    def _parameter_file(self, batch: str) -> str:
+        snapshot = self._store.snapshot()
+        name = f"parameters/{batch}.safetensors"
+        if any(claim.files and name in claim.files for claim in snapshot.claims):
+            return name
+        for staged in snapshot.staged:
+            if staged.batch == batch:
+                return f"staged/{staged.name}/parameters.safetensors"
+        raise StoreError(f"{self.uri}: the parameters of batch {batch} are missing; run the sweep again")
+
+    def _schema(self, table: str) -> pa.Schema:
+        return self._store.table(table, None, pa.compute.scalar(False)).schema
+
+    def _filter(self, where: str | None, kind: str | Sequence[str] | None, schema: pa.Schema) -> Any:
+        expression = query.parse_where(where, schema) if where else None
+        if kind is None:
+            return expression
+        kinds = [kind] if isinstance(kind, str) else list(kind)
+        for one in kinds:
+            if one not in record.KINDS:
+                raise QueryError(f"--kind: found {one!r}; allowed are {', '.join(record.KINDS)}")
+        of_kind = pa.compute.field("kind").isin(kinds)
+        return of_kind if expression is None else expression & of_kind
+
+
+def _pandas(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    """By configuration and seed; a trial's points keep their order."""
+    return frame.sort_values(["config", "seed"], kind="stable", ignore_index=True)

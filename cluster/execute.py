@@ -1,0 +1,87 @@
+"""What a worker process does with one batch: build the landscape, run, stage. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from landsweep.cluster.policy import Work
+from landsweep.workers import record
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a worker needs; travels by value."""
+
+    work: Work
+    store: str  # the sweep's location
+    sweep: str
+    grid: Mapping[str, bool]  # grid key → numeric?
+    code: tuple[str, ...] = ()  # folders to import the user's landscapes from
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the driver learns of a batch; the results themselves are in the store."""
+
+    staged: str | None  # name of the staged batch; None where it failed
+    rows: int = 0
+    seconds: float = 0.0
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    error: str | None = None  # a traceback
+    invalid: str | None = None  # a request that no retry mends
+
+
+_landscapes: dict[str, Any] = {}
+
+
+def execute(job: Job) -> Summary:
+    """Run one batch and stage it. An exception comes back as a summary with its traceback."""
+    from landsweep.workers.errors import RequestError
+
+    try:
+        return _execute(job)
+    except RequestError as exc:
+        return Summary(None, invalid=str(exc), error=traceback.format_exc(limit=20))
+    except Exception:
+        return Summary(None, error=traceback.format_exc(limit=20))
+
+
+def _execute(job: Job) -> Summary:
+    from landsweep.cluster.commit import stage
+    from landsweep.cluster.store import SweepStore
+    from landsweep.workers import batch as batches
+    from landsweep.workers import builtin, execution
+
+    device = execution.prepare(job.threads)
+    for folder in job.code:
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    batch = job.work.batch
+    settings = batch.config.settings
+    key = record.content_hash({"landscape": settings["landscape"], "code": batch.config.code})
+    if key not in _landscapes:
+        _landscapes.clear()
+        _landscapes[key] = builtin.build(settings["landscape"], device)
+    task = batches.BatchTask(
+        job.sweep, batch.id, batch.config.id, settings, batch.config.grid, batch.seeds, job.work.attempt
+    )
+    result = batches.run_batch(task, _landscapes[key], device)
+    name = stage(
+        SweepStore(job.store),
+        sweep=job.sweep,
+        config=batch.config.id,
+        batch=batch.id,
+        seeds=batch.seeds,
+        tables=result.tables,
+        grid=job.grid,
+        parameters=result.parameters,
+    )
+    points = result.tables["points"]
+    seconds = sum(s for s in result.tables["trials"]["seconds"])
+    return Summary(name, len(points["kind"]), seconds, dict(Counter(points["kind"])))

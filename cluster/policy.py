@@ -1,0 +1,71 @@
+"""Decisions as pure functions: what runs next, what is tried again, when batches are gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from landsweep.cluster.plan import Batch, batch_id
+
+SEGMENT_ROWS = 50_000
+FailureKind = Literal["error", "lost"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A batch and how often it was tried."""
+
+    batch: Batch
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A trial that is given up."""
+
+    work: Work
+    error: str
+
+
+def after_failure(work: Work, kind: FailureKind, error: str, retries: int) -> list[Work] | FailedTrial:
+    """What follows a failed batch.
+
+    A lost process is tried again, ``retries`` times. An exception is deterministic: the batch is halved until the
+    culprit is alone, so that its mates get their results and it becomes a row.
+    """
+    if kind == "lost" and work.attempt <= retries:
+        return [Work(work.batch, work.attempt + 1)]
+    seeds = work.batch.seeds
+    if len(seeds) == 1:
+        return FailedTrial(work, error)
+    half = len(seeds) // 2
+    parts = (seeds[:half], seeds[half:])
+    config = work.batch.config
+    attempt = 1 if kind == "lost" else work.attempt + 1
+    return [Work(Batch(batch_id(config.id, part), config, part), attempt) for part in parts]
+
+
+def longest_first(batches: Sequence[Batch]) -> list[Work]:
+    """Work in the order in which it is handed out: what costs most first, so that the end has no straggler."""
+    return [Work(batch) for batch in sorted(batches, key=_cost, reverse=True)]
+
+
+def _cost(batch: Batch) -> int:
+    """A rough cost: searched trials weigh as ten."""
+    saddles = batch.config.settings["search"]["saddles"]
+    searched = 0
+    if saddles:
+        limit = saddles["trials"]
+        searched = saddles["per_trial"] * sum(1 for seed in batch.seeds if limit == "all" or seed < limit)
+    return len(batch.seeds) + 10 * searched
+
+
+def in_flight(workers: int) -> int:
+    """How many batches may be out at once: one running and one waiting for each worker."""
+    return 2 * max(1, workers)
+
+
+def should_gather(rows: int, oldest_age: float, sweep_age: float, ended: bool) -> bool:
+    """Whether staged batches are worth a segment: enough rows, or the oldest waited max(10 s, 1 % of the sweep's age)."""
+    return rows > 0 and (ended or rows >= SEGMENT_ROWS or oldest_age > max(10.0, 0.01 * sweep_age))

@@ -1,0 +1,119 @@
+"""Ray: a pool of long-lived actors, embedded here or on a cluster. The only module that imports ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from landsweep.cluster.execute import Job, Summary, execute
+from landsweep.cluster.executors import Completion
+from landsweep.workers.errors import DependencyError, RequestError
+
+#: Embedded Ray keeps little in its object store: jobs go in, summaries come out, tables go to disk.
+OBJECT_STORE_BYTES = 100 * 2**20
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+def _ray() -> Any:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as exc:
+        raise DependencyError("running a sweep needs ray: pip install 'landsweep[run]'") from exc
+    return ray
+
+
+class RayExecutor:
+    """One actor per slot of ``num_cpus``/``num_gpus``; an actor that dies is replaced, its job is reported lost."""
+
+    def __init__(self, num_cpus: float, num_gpus: float, address: str | None = None) -> None:
+        self._ray = _ray()
+        self._connect(address)
+        resources = self._ray.cluster_resources()
+        slots = [
+            resources.get(name, 0.0) / amount for name, amount in (("CPU", num_cpus), ("GPU", num_gpus)) if amount > 0
+        ]
+        self.workers = int(min(slots)) if slots else int(resources.get("CPU", 1))
+        if self.workers < 1:
+            self.close()
+            found = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
+            raise RequestError(f"resources: a batch needs {num_cpus:g} CPUs and {num_gpus:g} GPUs; found {found}")
+        self._actor = self._ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_concurrency=1)(_Worker)
+        self._idle = deque(self._actor.remote() for _ in range(self.workers))
+        self._waiting: deque[Job] = deque()
+        self._running: dict[Any, tuple[Any, Job]] = {}
+
+    def submit(self, job: Job) -> None:
+        self._waiting.append(job)
+        self._start()
+
+    def wait(self, timeout: float) -> list[Completion]:
+        if not self._running:
+            return []
+        ready, _ = self._ray.wait(list(self._running), timeout=timeout)
+        completions = [self._complete(reference) for reference in ready]
+        self._start()
+        return completions
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+    def _start(self) -> None:
+        while self._idle and self._waiting:
+            actor, job = self._idle.popleft(), self._waiting.popleft()
+            self._running[actor.run.remote(job)] = (actor, job)
+
+    def _complete(self, reference: Any) -> Completion:
+        actor, job = self._running.pop(reference)
+        try:
+            summary = self._ray.get(reference)
+        except self._ray.exceptions.RayError as exc:
+            self._idle.append(self._actor.remote())
+            return Completion(job, None, f"{type(exc).__name__}: {str(exc).strip().splitlines()[0]}")
+        self._idle.append(actor)
+        return Completion(job, summary)
+
+    def _connect(self, address: str | None) -> None:
+        if self._ray.is_initialized():
+            return
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if address:
+            try:
+                self._ray.init(address=address, **quiet)
+            except (ConnectionError, RuntimeError, ValueError) as exc:
+                message = (
+                    f"--address {address}: no Ray cluster answers there ({exc}); start one or leave the address out"
+                )
+                raise RequestError(message) from exc
+            return
+        self._ray.init(
+            address="local",
+            num_cpus=os.cpu_count(),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            **quiet,
+        )
+        _protect_token()
+
+
+def _protect_token() -> None:
+    """Ray's embedded start writes a token that others can read; keep it to its owner."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if path.is_file() and path.stat().st_uid == os.getuid():
+        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+
+
+class _Worker:
+    """The actor."""
+
+    def run(self, job: Job) -> Summary:
+        return execute(job)

@@ -1,0 +1,238 @@
+"""From a sweep to committed tables: what is left is planned, handed out, tried again, gathered."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from landsweep.cluster import commit, plan, policy, spec, yaml_reader
+from landsweep.cluster.execute import Job, Summary
+from landsweep.cluster.executors import Executor
+from landsweep.cluster.files import LocalFiles
+from landsweep.cluster.store import QUESTION_FILE, SWEEP_FILE, SweepStore
+from landsweep.workers import record
+from landsweep.workers.errors import ConflictError, ExecutionError, LandscapeError, RequestError
+
+BATCH_MEMORY = 2 * 2**30  # bytes that one batch may take, where resources.batch is auto
+_VERSION_LINE = "# landsweep "
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep asks for and what of it is left."""
+
+    sweep: spec.Sweep
+    store: SweepStore
+    configurations: tuple[plan.Configuration, ...]
+    batches: tuple[plan.Batch, ...]  # left to run
+    size: int  # trials a batch
+    done: int  # trials
+
+    @property
+    def total(self) -> int:
+        return len(self.configurations) * len(self.sweep.seeds)
+
+    @property
+    def left(self) -> int:
+        return sum(len(batch.seeds) for batch in self.batches)
+
+
+@dataclass
+class Progress:
+    """How far a run is; handed to the caller's callback whenever it changes."""
+
+    total: int
+    done: int
+    started: float
+    kinds: Counter[str] = field(default_factory=Counter)
+    failed: list[tuple[str, str]] = field(default_factory=list)  # trial, error
+    retried: int = 0
+
+
+Callback = Callable[[Progress], None]
+
+
+def code_hash(sweep: spec.Sweep) -> str | None:
+    """sha256 of the module that the landscape names, or None for built-in ones."""
+    name = sweep.landscape.name
+    if ":" not in name:
+        return None
+    for folder in reversed(importable(sweep)):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    module = name.partition(":")[0]
+    try:
+        found = importlib.util.find_spec(module)
+    except ImportError:
+        found = None
+    if found is None or not found.origin or not Path(found.origin).is_file():
+        raise LandscapeError(f"landscape.name: no module {module!r}; check the name and list its folder under `code:`")
+    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+
+
+def importable(sweep: spec.Sweep) -> tuple[str, ...]:
+    """Folders that user landscapes are imported from: those of ``code``, then the working directory."""
+    return tuple(str(Path(folder).resolve()) for folder in (*sweep.code, "."))
+
+
+def location(sweep: spec.Sweep) -> str:
+    """``<store>/<name>``."""
+    return f"{sweep.store.rstrip('/')}/{sweep.name}"
+
+
+def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
+    """The plan of what is left. Reads the store, writes nothing. Raises ConflictError where the name is taken."""
+    store = SweepStore(location(sweep))
+    _check_name(sweep, store)
+    configurations = plan.expand(sweep, code_hash(sweep))
+    snapshot = store.snapshot()
+    done = snapshot.trials()
+    if retry_failed:
+        for config, seeds in snapshot.failed().items():
+            done[config] = done[config] - seeds
+    left = plan.plan_batches(sweep.seeds, configurations, done, plan.MAX_BATCH)
+    size = _size(sweep, configurations) if left else plan.MAX_BATCH  # a finished sweep need not build its landscapes
+    batches = tuple(plan.plan_batches(sweep.seeds, configurations, done, size))
+    total = len(configurations) * len(sweep.seeds)
+    return Plan(sweep, store, configurations, batches, size, total - sum(len(b.seeds) for b in batches))
+
+
+def _size(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...]) -> int:
+    if sweep.resources.batch != "auto":
+        return int(sweep.resources.batch)
+    from landsweep.workers import builtin
+
+    shapes = [builtin.size(configuration.settings["landscape"]) for configuration in configurations]
+    return min(plan.batch_size(n, samples, BATCH_MEMORY, "auto") for n, samples in shapes)
+
+
+def _check_name(sweep: spec.Sweep, store: SweepStore) -> None:
+    text = store.text(SWEEP_FILE)
+    if text is None:
+        return
+    old = yaml_reader.read_text(text, f"{store.uri}/{SWEEP_FILE}")
+    differing = spec.difference(old, sweep.canonical())
+    if differing:
+        keys = ", ".join(differing)
+        message = (
+            f"{store.uri} holds another sweep of this name: {keys} differ; seeds and grid axes may only be extended: "
+        )
+        raise ConflictError(message + "choose another name, or go back to the old values")
+
+
+def run(planned: Plan, executor: Callable[[], Executor], report: Callback, retry: int | None = None) -> Progress:
+    """Run what is left to completion. ``executor`` is made only when there is something to run.
+
+    Raises ExecutionError where a batch asks for what no retry can give; KeyboardInterrupt leaves what is staged
+    gathered.
+    """
+    sweep, store = planned.sweep, planned.store
+    progress = Progress(planned.total, planned.done, time.monotonic())
+    if isinstance(store.files, LocalFiles):
+        store.files.remove_dead_temporaries()
+    if planned.batches or store.text(SWEEP_FILE) is None:
+        text = f"{_VERSION_LINE}{record.VERSION}\n{yaml_reader.to_text(sweep.canonical())}"
+        store.files.write(SWEEP_FILE, text.encode())
+        _register(planned)
+    try:
+        if planned.batches:
+            _drive(planned, executor, progress, report)
+    finally:
+        commit.gather(store)
+    return progress
+
+
+def _register(planned: Plan) -> None:
+    """Write down what is asked, as long as there is no result, and how many trials are planned."""
+    store = planned.store
+    text = store.text(QUESTION_FILE)
+    options = json.loads(text)["options"] if text and planned.done else planned.sweep.verdict.model_dump(mode="json")
+    store.files.write(QUESTION_FILE, record.canonical_json({"options": options, "planned": planned.total}).encode())
+
+
+def _drive(planned: Plan, make: Callable[[], Executor], progress: Progress, report: Callback) -> None:
+    waiting = deque(policy.longest_first(planned.batches))
+    executor = make()
+    limit, out, rows, oldest = policy.in_flight(executor.workers), 0, 0, time.monotonic()
+    try:
+        report(progress)
+        while waiting or out:
+            while waiting and out < limit:
+                executor.submit(_job(planned, waiting.popleft()))
+                out += 1
+            for completion in executor.wait(timeout=1.0):
+                out -= 1
+                oldest = time.monotonic() if rows == 0 else oldest
+                rows += _completed(planned, completion.job, completion.summary, completion.lost, waiting, progress)
+            report(progress)
+            now = time.monotonic()
+            if policy.should_gather(rows, now - oldest, now - progress.started, False):
+                commit.gather(planned.store)
+                rows = 0
+    finally:
+        executor.close()
+
+
+def _job(planned: Plan, work: policy.Work) -> Job:
+    sweep = planned.sweep
+    threads = max(1, int(sweep.resources.num_cpus))
+    return Job(work, planned.store.uri, sweep.name, plan.grid_columns(sweep), importable(sweep), threads)
+
+
+def _completed(
+    planned: Plan, job: Job, summary: Summary | None, lost: str | None, waiting: deque[policy.Work], progress: Progress
+) -> int:
+    """Book a completion; the rows it staged."""
+    if summary is not None and summary.invalid is not None:
+        raise RequestError(summary.invalid)
+    if summary is not None and summary.staged is not None:
+        progress.done += len(job.work.batch.seeds)
+        progress.kinds.update(summary.kinds)
+        return summary.rows
+    error = lost or (summary.error if summary else None) or "unknown"
+    follow = policy.after_failure(job.work, "lost" if lost else "error", error, planned.sweep.resources.retries)
+    if isinstance(follow, policy.FailedTrial):
+        _stage_failed(planned, follow)
+        progress.failed.append((record.trial_id(job.work.batch.config.id, job.work.batch.seeds[0]), error))
+        progress.done += 1
+        return 1
+    progress.retried += 1
+    waiting.extendleft(reversed(follow))
+    return 0
+
+
+def _stage_failed(planned: Plan, failed: policy.FailedTrial) -> None:
+    """A trial that was given up is a row: status failed, with its attempt and error."""
+    batch = failed.work.batch
+    row: dict[str, Any] = dict.fromkeys(record.schema("trials").names)
+    row |= {"sweep": planned.sweep.name, "trial": record.trial_id(batch.config.id, batch.seeds[0])}
+    row |= {"config": batch.config.id, "seed": batch.seeds[0], "batch": batch.id, "status": "failed"}
+    row |= {"attempt": failed.work.attempt, "numerics_version": record.NUMERICS_VERSION}
+    row |= {"code_version": record.VERSION, "error": failed.error}
+    commit.stage(
+        planned.store,
+        sweep=planned.sweep.name,
+        config=batch.config.id,
+        batch=batch.id,
+        seeds=batch.seeds,
+        tables={"trials": {name: [value] for name, value in row.items()}},
+        grid=plan.grid_columns(planned.sweep),
+        failed=batch.seeds,
+    )
+
+
+def require_success(progress: Progress) -> None:
+    """Raise ExecutionError naming the failed trials, if there are any."""
+    if progress.failed:
+        lines = [f"  {trial}: {error.strip().splitlines()[-1]}" for trial, error in progress.failed[:20]]
+        more = f"\n  … {len(progress.failed) - 20} more" if len(progress.failed) > 20 else ""
+        message = f"{len(progress.failed)} trials failed (run again with --retry-failed once mended):\n"
+        raise ExecutionError(message + "\n".join(lines) + more)

@@ -1,0 +1,444 @@
+"""The command line. Exit 0 done, 1 something failed while running, 2 the request was wrong, 130 interrupted."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from landsweep.workers.errors import LandsweepError, QueryError, RequestError, SweepFileError
+
+if TYPE_CHECKING:
+    from landsweep.cluster.run import Plan, Progress
+    from landsweep.cluster.spec import Sweep
+
+app = typer.Typer(
+    help="Sweep training seeds, find the minima and saddles they reach, and test whether they generalise alike.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SweepFile = Annotated[str, typer.Argument(help="sweep file", metavar="SWEEP.yaml")]
+Location = Annotated[str, typer.Argument(help="results (<store>/<name>) or sweep file", metavar="SWEEP")]
+Store = Annotated[str | None, typer.Option(help="replace the file's store")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="dotted.key=value, replaces a value of the file; repeatable")
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="write to this file instead")]
+
+
+def main() -> None:
+    """Run the command line; one message and an exit code for everything that goes wrong on purpose."""
+    app()
+
+
+def command(name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A verb. Errors of the tree become one message; an interruption exits 130."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except LandsweepError as error:
+                _complain(str(error))
+                raise typer.Exit(error.exit_code) from None
+            except KeyboardInterrupt:
+                _complain("interrupted; what is committed is kept, and the same command goes on from there")
+                raise typer.Exit(130) from None
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(0) from None
+
+        app.command(name)(wrapped)
+        return wrapped
+
+    return decorate
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"landsweep: {message}", err=True)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from landsweep import __version__
+
+        typer.echo(f"landsweep {__version__}")
+        raise typer.Exit(0)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- running -------------------------------------------------------------------------------------------------
+
+
+@command()
+def run(
+    file: SweepFile,
+    store: Store = None,
+    address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster; none: embedded")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; none: off")] = None,
+    set_: Set = None,
+    retry_failed: Annotated[bool, typer.Option(help="run failed trials again")] = False,
+) -> None:
+    """Run a sweep to completion, then its verdict, report and tracking. Running it again does only what is new."""
+    from landsweep.cluster import run as runs
+    from landsweep.cluster import spec
+
+    if address and address.startswith(("http://", "https://")):
+        raise RequestError(
+            f"--address: found {address!r}, the address that jobs are submitted to; "
+            "`run` takes ray://HOST:10001, HOST:6379 or auto (`landsweep submit` is not available yet)"
+        )
+    sweep = _load(file, store, tracking_uri, set_)
+    for warning in spec.warnings(sweep):
+        _complain(f"warning: {warning}")
+    planned = runs.prepare(sweep, retry_failed)
+    if not planned.batches:
+        typer.echo(f"{sweep.name}: all {planned.total} trials are done; no batch to run")
+    progress = _execute(planned, address)
+    _conclude(planned, anything_new=bool(planned.batches))
+    if progress.failed:
+        runs.require_success(progress)
+
+
+def _load(file: str, store: str | None, tracking_uri: str | None, set_: list[str] | None) -> Sweep:
+    from landsweep.cluster import spec
+
+    overrides: dict[str, str] = {}
+    for item in set_ or []:
+        key, separator, value = item.partition("=")
+        if not separator:
+            raise SweepFileError(f"--set: found {item!r}; write dotted.key=value, as in --set training.lr=0.1")
+        overrides[key.strip()] = value
+    if store is not None:
+        overrides["store"] = json.dumps(store)
+    if tracking_uri:
+        overrides["tracking.uri"] = json.dumps(tracking_uri)
+    return spec.load(file, overrides)
+
+
+def _execute(planned: Plan, address: str | None) -> Progress:
+    from landsweep.cluster import run as runs
+
+    def executor() -> Any:
+        from landsweep.cluster.ray_executor import RayExecutor
+
+        resources = planned.sweep.resources
+        return RayExecutor(resources.num_cpus, resources.num_gpus, address)
+
+    with _terminated_as_interrupt(), _shown(planned) as report:
+        return runs.run(planned, executor, report)
+
+
+@contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a run like Ctrl-C: what is staged is gathered."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _shown(planned: Plan) -> Iterator[Callable[[Progress], None]]:
+    """A progress bar with ETA on a terminal, plain lines otherwise."""
+    if not planned.batches:
+        yield lambda progress: None
+        return
+    name = planned.sweep.name
+    typer.echo(
+        f"{name}: {len(planned.configurations)} configurations, {planned.total} trials, {planned.done} done; "
+        f"{len(planned.batches)} batches of at most {planned.size} trials to run"
+    )
+    if sys.stdout.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("trials"))
+        with Bar(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()) as bar:
+            task = bar.add_task(name, total=planned.total, completed=planned.done)
+            yield lambda progress: bar.update(task, completed=progress.done, description=_described(name, progress))
+        return
+    yield _lines(name)
+
+
+def _described(name: str, progress: Progress) -> str:
+    return f"{name} ({len(progress.failed)} failed)" if progress.failed else name
+
+
+def _lines(name: str) -> Callable[[Progress], None]:
+    """A line whenever trials were committed."""
+    import time
+
+    last = {"done": -1, "first": None}
+
+    def report(progress: Progress) -> None:
+        if progress.done == last["done"]:
+            return
+        elapsed = time.monotonic() - progress.started
+        if last["first"] is None:
+            last["first"] = progress.done
+        new = progress.done - (last["first"] or 0)
+        eta = f", about {elapsed / new * (progress.total - progress.done):.0f} s left" if new else ""
+        failed = f", {len(progress.failed)} failed" if progress.failed else ""
+        typer.echo(f"{name}: {progress.done}/{progress.total} trials{failed}, {elapsed:.0f} s{eta}")
+        last["done"] = progress.done
+
+    return report
+
+
+def _conclude(planned: Plan, anything_new: bool) -> None:
+    """Verdict, report and tracking; each only where it is not there yet."""
+    from landsweep.cluster.finish import Conclusion
+
+    conclusion = Conclusion(planned)
+    summary = conclusion.known_summary()
+    if summary is not None and not anything_new:
+        typer.echo(summary)
+        typer.echo(f"report: {conclusion.report_path}")
+        return
+    from landsweep.analysis import sweep as results
+
+    sweep = results.open(planned.store.uri)
+    answer = sweep.verdict()
+    points, trials = sweep.points(), sweep.trials()
+    from landsweep.analysis.figures import configuration_figures, report_bytes
+
+    report = report_bytes(sweep, answer, points, trials)
+    conclusion.store(answer.as_dict(), answer.summary(), report)
+    typer.echo(answer.summary())
+    typer.echo(f"report: {conclusion.report_path}")
+    figures = configuration_figures(points, answer.metric)
+    failure = conclusion.track(points, trials, answer.as_dict(), report, figures)
+    if failure:
+        _complain(f"warning: {failure}")
+
+
+@command()
+def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json = False) -> None:
+    """What a run would do: configurations, trials, batches done and left, parameters, memory."""
+    from landsweep.cluster import plan as plans
+    from landsweep.cluster import run as runs
+    from landsweep.cluster import spec
+    from landsweep.workers import builtin
+
+    sweep = _load(file, store, None, set_)
+    for warning in spec.warnings(sweep):
+        _complain(f"warning: {warning}")
+    planned = runs.prepare(sweep)
+    shapes = [builtin.size(configuration.settings["landscape"]) for configuration in planned.configurations]
+    memory = max(plans.trial_bytes(n, samples) for n, samples in shapes) * planned.size
+    facts = {
+        "sweep": sweep.name,
+        "location": planned.store.uri,
+        "configurations": len(planned.configurations),
+        "trials": planned.total,
+        "trials_done": planned.done,
+        "trials_left": planned.left,
+        "batches_left": len(planned.batches),
+        "trials_per_batch": planned.size,
+        "parameters": sorted({n for n, _ in shapes}),
+        "batch_memory_bytes": memory,
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    facts["batch_memory_bytes"] = f"{memory / 2**20:.0f} MiB for Hessians and derivatives"
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else value
+        typer.echo(f"{key.replace('_', ' '):{width}}  {text}")
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+
+def _location(text: str) -> str:
+    """A results location, from itself or from a sweep file."""
+    if text.endswith((".yaml", ".yml")) and Path(text).is_file():
+        from landsweep.cluster import run as runs
+        from landsweep.cluster import spec
+
+        return runs.location(spec.load(text))
+    return text
+
+
+@command("list")
+def list_(
+    store: Annotated[str, typer.Argument(help="a store", metavar="STORE")] = "./runs", as_json: Json = False
+) -> None:
+    """The sweeps of a store, with their progress."""
+    from landsweep.cluster.progress import sweeps
+
+    rows = sweeps(store)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        typer.echo(f"no sweeps in {store}")
+    for row in rows:
+        failed = f", {row['failed']} failed" if row["failed"] else ""
+        where = f"{row['configurations']} configurations"
+        typer.echo(f"{row['name']}: {row['done']}/{row['trials']} trials in {where}{failed}")
+
+
+@command()
+def points(
+    sweep: Location,
+    kind: Annotated[str | None, typer.Option(help="only this kind; several: a,b")] = None,
+    where: Annotated[str | None, typer.Option(help="column op literal [and …]")] = None,
+    columns: Annotated[str | None, typer.Option(help="these columns, a,b,c")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="table, csv, json or parquet")] = None,
+    as_json: Json = False,
+    output: Output = None,
+) -> None:
+    """The points of a sweep."""
+    import landsweep
+
+    chosen = _format("json" if as_json else format_, output)
+    wanted = [c.strip() for c in columns.split(",")] if columns else None
+    kinds = [k.strip() for k in kind.split(",")] if kind else None
+    frame = landsweep.open(_location(sweep)).points(wanted, where, kinds)
+    if chosen == "parquet":
+        if output is None:
+            raise RequestError("--format parquet: found no file to write; name one with -o points.parquet")
+        frame.to_parquet(output, index=False)
+    elif chosen == "csv":
+        _put(frame.to_csv(index=False), output)
+    elif chosen == "json":
+        _put(frame.to_json(orient="records", lines=False, double_precision=15), output)
+    else:
+        _put(_table(frame, wanted), output)
+
+
+def _format(asked: str | None, output: Path | None) -> str:
+    formats = ("table", "csv", "json", "parquet")
+    if asked is None and output is not None:
+        asked = output.suffix.lstrip(".")
+    asked = asked or "table"
+    if asked not in formats:
+        raise RequestError(f"--format: found {asked!r}; allowed are {', '.join(formats)}")
+    return asked
+
+
+def _table(frame: Any, wanted: list[str] | None) -> str:
+    short = ["config", "seed", "source", "kind", "index", "objective", "test_loss", "grad_norm", "class_id"]
+    shown = frame if wanted else frame[[name for name in short if name in frame.columns]]
+    return str(shown.to_string(index=False, max_rows=200)) + f"\n{len(frame)} points"
+
+
+def _put(text: str, output: Path | None) -> None:
+    if output is None:
+        typer.echo(text)
+    else:
+        output.write_text(text if text.endswith("\n") else text + "\n")
+
+
+@command()
+def verdict(
+    sweep: Location,
+    metric: Annotated[str | None, typer.Option(help="the column that is compared")] = None,
+    margin: Annotated[float | None, typer.Option(help="the largest difference that does not matter")] = None,
+    band: Annotated[float | None, typer.Option(help="objective above the reference that counts as global")] = None,
+    alpha: Annotated[float | None, typer.Option(help="level")] = None,
+    reference: Annotated[float | None, typer.Option(help="objective of the global minimum")] = None,
+    as_json: Json = False,
+) -> None:
+    """Do local minima generalise like global ones?"""
+    import landsweep
+
+    options = {"metric": metric, "margin": margin, "band": band, "alpha": alpha, "reference": reference}
+    answer = landsweep.open(_location(sweep)).verdict(True, **options)
+    typer.echo(answer.to_json() if as_json else answer.summary())
+
+
+@command()
+def report(sweep: Location, output: Output = None) -> None:
+    """Write a sweep's report: one self-contained HTML file."""
+    import landsweep
+
+    opened = landsweep.open(_location(sweep))
+    typer.echo(opened.report(output or Path(f"{opened.name}-report.html")))
+
+
+@command()
+def landscapes(as_json: Json = False) -> None:
+    """The built-in landscapes and their settings."""
+    from landsweep.cluster.settings import LANDSCAPES
+
+    found = {name: model.model_json_schema()["properties"] for name, model in LANDSCAPES.items()}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for name, settings in found.items():
+        typer.echo(f"{name}: {(LANDSCAPES[name].__doc__ or '').strip()}")
+        for key, value in settings.items():
+            typer.echo(f"  {key} = {json.dumps(value.get('default'))}: {value.get('description', '')}")
+
+
+@command()
+def schema() -> None:
+    """The JSON schema of a sweep file."""
+    from landsweep.cluster import spec
+
+    typer.echo(json.dumps(spec.json_schema(), indent=2))
+
+
+@command()
+def verify(sweep: Location, as_json: Json = False) -> None:
+    """Check every committed file against its checksum."""
+    from landsweep.cluster.progress import damaged
+    from landsweep.cluster.store import SweepStore
+
+    store = SweepStore(_location(sweep))
+    if not store.exists():
+        raise QueryError(f"{store.uri}: no sweep there; name <store>/<name>")
+    count, faults = damaged(store)
+    if as_json:
+        typer.echo(json.dumps({"files": count, "damaged": faults}, indent=2))
+    else:
+        for fault in faults:
+            typer.echo(fault)
+        typer.echo(f"{count} files checked, {len(faults)} damaged")
+    if faults:
+        raise typer.Exit(1)
+
+
+@command()
+def ui(
+    store: Annotated[str, typer.Argument(help="a store", metavar="STORE")] = "./runs",
+    tracking_uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow's data")] = None,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on")] = 5000,
+) -> None:
+    """Serve the MLflow UI on a store's tracking data."""
+    from landsweep.cluster import tracking
+
+    uri = tracking_uri or tracking.default_uri(store)
+    if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise RequestError(f"{uri}: no tracking data there; run a sweep with this store first")
+    raise typer.Exit(subprocess.call(tracking.ui_command(uri, host, port)))  # noqa: S603  (arguments of our own)
