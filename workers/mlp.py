@@ -11,46 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from landsweep.workers.activations import ACTIVATIONS
 from landsweep.workers.data import Dataset
 from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.supervised import supervised_landscape
-
-
-def _silu_derivatives(a: Tensor) -> tuple[Tensor, Tensor]:
-    s = torch.sigmoid(a)
-    first = s * (1 + a * (1 - s))
-    return first, s * (1 - s) * (2 + a * (1 - 2 * s))
-
-
-def _gelu_derivatives(a: Tensor) -> tuple[Tensor, Tensor]:
-    density = torch.exp(-0.5 * a * a) / math.sqrt(2 * math.pi)
-    return torch.special.ndtr(a) + a * density, density * (2 - a * a)
-
-
-def _sigmoid_derivatives(a: Tensor) -> tuple[Tensor, Tensor]:
-    s = torch.sigmoid(a)
-    return s * (1 - s), s * (1 - s) * (1 - 2 * s)
-
-
-def _tanh_derivatives(a: Tensor) -> tuple[Tensor, Tensor]:
-    t = torch.tanh(a)
-    return 1 - t * t, -2 * t * (1 - t * t)
-
-
-def _softplus_derivatives(a: Tensor) -> tuple[Tensor, Tensor]:
-    s = torch.sigmoid(a)
-    return s, s * (1 - s)
-
-
-Activation = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], tuple[Tensor, Tensor]]]
-#: name → (φ, a ↦ (φ′(a), φ″(a))); all smooth
-ACTIVATIONS: dict[str, Activation] = {
-    "tanh": (torch.tanh, _tanh_derivatives),
-    "sigmoid": (torch.sigmoid, _sigmoid_derivatives),
-    "softplus": (functional.softplus, _softplus_derivatives),
-    "silu": (functional.silu, _silu_derivatives),
-    "gelu": (functional.gelu, _gelu_derivatives),
-}
 
 #: name → (uniform?, standard deviation from fan-in and fan-out)
 INITIALISATIONS: dict[str, tuple[bool, Callable[[int, int], float]]] = {
