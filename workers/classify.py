@@ -148,10 +148,10 @@ def _other_kind(
     tolerance: float,
 ) -> tuple[str, str]:
     """The kind of a point that is not critical, with what was found."""
-    if not bool(model.finite[row]):
-        return "diverged", "the gradient or Hessian is not finite"
-    norm, length = float(model.gradient[row].norm()), float(model.newton_length[row])
     status = search.STATUS[int(outcome.status[row])]
+    if not bool(model.finite[row]) or status == "non_finite":
+        return "diverged", "the objective, gradient or Hessian is not finite"
+    norm, length = float(model.gradient[row].norm()), float(model.newton_length[row])
     found = f"search ended by {status}: gradient norm {norm:.1e}, Newton step {length:.1e}"
     coefficients = in_eigenbasis(model.eigenvectors[row : row + 1], model.gradient[row : row + 1])
     _, curvature = flatness(model.eigenvalues[row : row + 1], coefficients, zero[row : row + 1])
