@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,7 @@ class Registered:
         text = store.text(QUESTION_FILE)
         if text is None:
             return Registered({}, None)
-        content = json.loads(text)
+        content = store.json(QUESTION_FILE, text)
         return Registered(content["options"], int(content["planned"]))
 
 
@@ -42,7 +41,7 @@ class Looks:
     def read(store: SweepStore) -> Looks:
         """Those that the store holds."""
         text = store.text(LOOKS_FILE)
-        return Looks(tuple(json.loads(text)) if text else ())
+        return Looks(tuple(store.json(LOOKS_FILE, text)) if text else ())
 
     def before(self, options: VerdictOptions, trials: int, planned: int | None) -> tuple[float, float]:
         """(alpha spent before this look, its share of the planned trials). A second look at the same trials is none."""

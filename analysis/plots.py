@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from landsweep.analysis.equivalence import FloatArray
+from landsweep.analysis.labels import labels
 from landsweep.analysis.verdict import Verdict
 from landsweep.workers.errors import QueryError
-from landsweep.workers.record import KINDS
+from landsweep.workers.record import CRITICAL_KINDS, KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,12 +31,14 @@ COLOURS = {
 }
 _MARKERS = dict(zip(KINDS, "osDv^PX+x", strict=True))
 _MOST_CONFIGS = 24  # that a bar chart or an interval plot can hold
+_MOST_LETTERS = 32  # of a configuration's label
 _MOST_DOTS = 5000  # a kind; a sample of them beyond it
 
 
 def kind_counts(points: pd.DataFrame, ax: Axes) -> None:
     """Points by kind, a stacked bar for each configuration (the first 24)."""
-    configs = sorted(points["config"].astype(str).unique())
+    named = labels(points)
+    configs = list(named)
     shown = configs[:_MOST_CONFIGS]
     table = pd.crosstab(points["config"].astype(str), _kind_of(points)).reindex(shown, fill_value=0)
     left = np.zeros(len(shown))
@@ -42,7 +46,7 @@ def kind_counts(points: pd.DataFrame, ax: Axes) -> None:
         counts = table[kind].to_numpy(dtype=np.float64) if kind in table else np.zeros(len(shown))
         ax.barh(range(len(shown)), counts, left=left, color=COLOURS.get(kind, "#7A7A7A"), label=_words(kind))
         left = left + counts
-    ax.set_yticks(range(len(shown)), [config[:16] for config in shown], family="monospace", fontsize=8)
+    ax.set_yticks(range(len(shown)), [named[config][:_MOST_LETTERS] for config in shown], fontsize=8)
     ax.invert_yaxis()
     ax.set_xlabel("points")
     more = f", {len(shown)} of {len(configs)} configurations" if len(configs) > len(shown) else ""
@@ -50,8 +54,12 @@ def kind_counts(points: pd.DataFrame, ax: Axes) -> None:
 
 
 def loss_against_objective(points: pd.DataFrame, ax: Axes, metric: str = "test_loss") -> None:
-    """The metric against the objective, coloured by kind."""
-    _scatter(points, ax, "objective", metric)
+    """The metric against the objective, coloured by kind.
+
+    The axes span the critical points; what searches left further out is counted in the title, not drawn.
+    """
+    inside = _within(points, "objective", metric)
+    _scatter(points[inside], ax, "objective", metric, int((~inside).sum()))
     ax.set_xlabel("objective")
     ax.set_ylabel(metric.replace("_", " "))
 
@@ -94,13 +102,19 @@ def spectra(table: pd.DataFrame, ax: Axes) -> None:
     _finish(ax, "Eigenvalues", len(rows), f" spectra, {sum(map(len, values.values()))} values")
 
 
-def verdict_interval(verdict: Verdict, ax: Axes) -> None:
-    """The estimate with its 1−2α (thick) and 1−α (thin) intervals against ± margin and 0, and each configuration's."""
+def verdict_interval(verdict: Verdict, ax: Axes, names: Mapping[str, str] | None = None) -> None:
+    """The estimate with its 1−2α (thick) and 1−α (thin) intervals against ± margin and 0, and each configuration's.
+
+    names: labels of configurations, as ``labels`` gives them; their order is that of the rows.
+    """
     from matplotlib.ticker import MaxNLocator
 
     plain = verdict.as_dict()
-    strata = (plain["details"].get("strata") or [])[:_MOST_CONFIGS]
-    rows = [*([("all", plain)] if plain["estimate"] is not None else []), *((row["config"], row) for row in strata)]
+    names = names or {}
+    order = {config: place for place, config in enumerate(names)}
+    strata = sorted(plain["details"].get("strata") or [], key=lambda row: order.get(row["config"], len(order)))
+    named = [(names.get(row["config"], row["config"]), row) for row in strata[:_MOST_CONFIGS]]
+    rows = [*([("all", plain)] if plain["estimate"] is not None else []), *named]
     ax.axvspan(-verdict.margin, verdict.margin, color="#0072B2", alpha=0.10, label="within the margin")
     ax.axvline(0, color="#666666", linewidth=0.8)
     for place, (_, row) in enumerate(rows):
@@ -110,7 +124,7 @@ def verdict_interval(verdict: Verdict, ax: Axes) -> None:
         ax.plot([row["estimate"]], [place], "o", color="white", markeredgecolor=colour, markersize=7)
     if not rows:
         ax.text(0, 0, "no estimate", ha="center", va="center")
-    ax.set_yticks(range(len(rows)), [name[:16] for name, _ in rows], fontsize=8)
+    ax.set_yticks(range(len(rows)), [name[:_MOST_LETTERS] for name, _ in rows], fontsize=8)
     ax.set_ylim(max(len(rows) - 0.4, 0.6), -0.6)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(f"mean {verdict.metric.replace('_', ' ')}: local − global")
@@ -118,7 +132,20 @@ def verdict_interval(verdict: Verdict, ax: Axes) -> None:
     _finish(ax, verdict.verdict.capitalize(), verdict.n_local + verdict.n_global, f" trials; {level}")
 
 
-def _scatter(points: pd.DataFrame, ax: Axes, across: str, up: str) -> None:
+def _within(points: pd.DataFrame, *columns: str) -> pd.Series:
+    """Rows inside the range that the critical points span, widened by a tenth; all where there are none."""
+    inside = pd.Series(True, index=points.index)
+    critical = points[_kind_of(points).isin(CRITICAL_KINDS)]
+    for name in columns:
+        known = pd.to_numeric(critical[name]).astype("float64").dropna()
+        if len(known):
+            slack = 0.1 * (known.max() - known.min()) + 1e-12
+            values = pd.to_numeric(points[name]).astype("float64")
+            inside &= values.isna() | values.between(known.min() - slack, known.max() + slack)
+    return inside
+
+
+def _scatter(points: pd.DataFrame, ax: Axes, across: str, up: str, outside: int = 0) -> None:
     x, y = (pd.to_numeric(points[name]).to_numpy(dtype=np.float64, na_value=np.nan) for name in (across, up))
     kinds = _kind_of(points).to_numpy()
     finite = np.isfinite(x) & np.isfinite(y)
@@ -133,7 +160,7 @@ def _scatter(points: pd.DataFrame, ax: Axes, across: str, up: str) -> None:
     if not finite.any():
         ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center")
     title = "Index against objective" if across == "index" else f"{up.replace('_', ' ').capitalize()} against objective"
-    _finish(ax, title, int(finite.sum()), thinned)
+    _finish(ax, title, int(finite.sum()), thinned + (f", {outside} further out" if outside else ""))
 
 
 def _finish(ax: Axes, title: str, count: int, tail: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import pandas as pd
 
 from landsweep.analysis import plots
 from landsweep.analysis.groups import MINIMA, grid_columns
+from landsweep.analysis.labels import labels
 from landsweep.analysis.page import document, figure, heading, paragraph, preformatted, rows_table, section
 from landsweep.analysis.verdict import Verdict
 from landsweep.workers.errors import RequestError
@@ -45,7 +46,7 @@ def write_report(
     """
     body = [
         heading(name),
-        _verdict(verdict),
+        _verdict(verdict, labels(points) if len(points) else {}),
         _counts(points),
         _figures(points, spectra, verdict.metric),
         _configurations(points, verdict.metric),
@@ -56,7 +57,7 @@ def write_report(
     return _write(Path(path), document(f"{name} – landsweep", body))
 
 
-def _verdict(verdict: Verdict) -> str:
+def _verdict(verdict: Verdict, names: Mapping[str, str]) -> str:
     call = f'landsweep.open(SWEEP).verdict(metric="{verdict.metric}")'
     count = verdict.n_local + verdict.n_global
     strata = min(len(verdict.details.get("strata") or []), 24)
@@ -65,7 +66,7 @@ def _verdict(verdict: Verdict) -> str:
         paragraph(f"{verdict.verdict}{' (exploratory)' if verdict.exploratory else ''}", "word"),
         paragraph(verdict.reason),
         figure(
-            partial(plots.verdict_interval, verdict),
+            partial(plots.verdict_interval, verdict, names=names),
             f"Interval of the difference between local and global minima: {verdict.verdict}",
             f"Difference of the means, all configurations together and each alone (n = {count} trials).",
             call,
@@ -78,9 +79,10 @@ def _verdict(verdict: Verdict) -> str:
 def _counts(points: pd.DataFrame) -> str:
     table = pd.crosstab(points["config"].astype(str), points["kind"].astype(str))
     kinds = [kind for kind in KINDS if kind in table.columns]
-    rows = [[config, *(int(table.loc[config, kind]) for kind in kinds)] for config in table.index[:_MOST_ROWS]]
-    total = ["all", *(int(table[kind].sum()) for kind in kinds)]
-    header = ["configuration", *(kind.replace("_", " ") for kind in kinds)]
+    named = list(labels(points).items())[:_MOST_ROWS]
+    rows = [[name, config, *table.loc[config, kinds].astype(int).tolist()] for config, name in named]
+    total = ["all", "", *(int(table[kind].sum()) for kind in kinds)]
+    header = ["configuration", "id", *(kind.replace("_", " ") for kind in kinds)]
     return section("Points by kind", rows_table(header, [*rows, total]), *_cut(len(table)))
 
 
@@ -134,22 +136,25 @@ def _spectra(points: pd.DataFrame, spectra: pd.DataFrame | None) -> str:
 
 
 def _configurations(points: pd.DataFrame, metric: str) -> str:
-    grid = grid_columns(points)
     rows = []
-    for config, group in list(points.groupby(points["config"].astype(str), sort=True))[:_MOST_ROWS]:
+    groups = dict(iter(points.groupby(points["config"].astype(str))))
+    for config, name in list(labels(points).items())[:_MOST_ROWS]:
+        group = groups[config]
         minima = group[group["kind"].isin(MINIMA) & (group["source"] == "training")]
         rows.append(
             [
-                config,
-                *(group[column].iloc[0] for column in grid),
+                name,
                 group["trial"].nunique(),
                 minima["trial"].nunique(),
                 _number(minima["objective"].min()),
                 _number(minima[metric].mean()),
             ]
         )
-    header = ["configuration", *grid, "trials", "at a minimum", "lowest objective", f"mean {metric}"]
-    return section("Configurations", rows_table(header, rows), *_cut(points["config"].nunique()))
+    grid = ", ".join(grid_columns(points)) or "none"
+    header = ["configuration", "trials", "at a minimum", "lowest objective", f"mean {metric}"]
+    return section(
+        "Configurations", paragraph(f"Grid: {grid}."), rows_table(header, rows), *_cut(points["config"].nunique())
+    )
 
 
 def _number(value: Any) -> float | None:

@@ -89,7 +89,8 @@ class Sweep:
         if row["parameters_row"] is None:
             raise QueryError(f"point {point!r} has no parameters: its training diverged")
         tensors = load(self._store.files.read(self._parameter_file(row["batch"])))
-        batch = self._store.table("trials", ["seed", "batch"], pa.compute.field("batch") == row["batch"])
+        done = (pa.compute.field("batch") == row["batch"]) & (pa.compute.field("status") == "done")
+        batch = self._store.table("trials", ["seed"], done)
         place = sorted(batch["seed"].to_pylist()).index(row["seed"])
         ends = {name: tensors[name][place] for name in ("initial", "trained") if len(tensors[name]) == batch.num_rows}
         return {"theta": tensors["points"][row["parameters_row"]], **ends}
@@ -99,14 +100,13 @@ class Sweep:
         return self._store.text(SWEEP_FILE) or ""
 
     def verdict(self, record_look: bool = True, **options: Any) -> Verdict:
-        """Do local minima generalise like global ones? ``options`` replace those registered with the sweep.
+        """Do local minima generalise like global ones? ``options`` (of VerdictOptions) replace those registered.
 
         The first look at all planned trials spends the whole alpha; looks before spend part of it, looks after, and
         other options than those registered before the first result, make the verdict exploratory.
         """
         registered = Registered.read(self._store)
-        asked = {**registered.options, **{key: value for key, value in options.items() if value is not None}}
-        chosen = VerdictOptions(**asked)
+        chosen = VerdictOptions(**{**registered.options, **options})
         points, trials = self.points(), self.trials()
         looks = Looks.read(self._store)
         spent, fraction = looks.before(chosen, len(trials), registered.planned)

@@ -281,13 +281,15 @@ def _numbers(judgement: Judgement | None, margin: float) -> dict[str, Any]:
 def _reason(judgement: Judgement | None, margin: float, alpha: float) -> str:
     """In words, for a judgement without objections."""
     assert judgement is not None  # without one there is an objection
-    ci, diff = (f"{1 - 2 * alpha:.4g}", f"{1 - alpha:.4g}")
+    ci, diff = f"{100 * (1 - 2 * alpha):.4g} %", f"{100 * (1 - alpha):.4g} %"
     blocked = f"Cochran's Q has p = {judgement.heterogeneity_p or 0:.2g} and not every configuration's interval does"
     if judgement.verdict == "equivalent":
         return f"the {ci} interval lies inside ± {margin:g}"
     if judgement.verdict == "different":
-        tail = "" if judgement.strata_agree else f"; equivalence would need every configuration, but {blocked}"
-        return f"the {diff} interval excludes 0 and equivalence is not shown{tail}"
+        inside = max(abs(judgement.ci[0]), abs(judgement.ci[1])) < margin
+        tail = f", although the {ci} interval lies inside ± {margin:g}: {blocked}" if inside else ""
+        worse = "worse" if judgement.estimate.value > 0 else "better"
+        return f"local minima are {worse}: the {diff} interval excludes 0 and equivalence is not shown{tail}"
     if not judgement.strata_agree and max(abs(judgement.ci[0]), abs(judgement.ci[1])) < margin:
         return f"effects differ between configurations: the {ci} interval lies inside ± {margin:g}, but {blocked}"
     return f"the {ci} interval reaches beyond ± {margin:g} and the {diff} interval holds 0"

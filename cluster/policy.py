@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from landsweep.cluster.plan import Batch, batch_id
+from landsweep.workers.record import trial_id
 
 SEGMENT_ROWS = 50_000
 FailureKind = Literal["error", "lost"]
@@ -17,7 +18,8 @@ class Work:
     """A batch and how often it was tried."""
 
     batch: Batch
-    attempt: int = 1
+    attempt: int = 1  # of its trials, in this run and before; a row says it
+    losses: int = 0  # how often the process of this very batch died, in this run
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,27 @@ def after_failure(work: Work, kind: FailureKind, error: str, retries: int) -> li
     A lost process is tried again, ``retries`` times. An exception is deterministic: the batch is halved until the
     culprit is alone, so that its mates get their results and it becomes a row.
     """
-    if kind == "lost" and work.attempt <= retries:
-        return [Work(work.batch, work.attempt + 1)]
+    if kind == "lost" and work.losses < retries:
+        return [Work(work.batch, work.attempt + 1, work.losses + 1)]
     seeds = work.batch.seeds
     if len(seeds) == 1:
         return FailedTrial(work, error)
     half = len(seeds) // 2
     parts = (seeds[:half], seeds[half:])
     config = work.batch.config
-    attempt = 1 if kind == "lost" else work.attempt + 1
-    return [Work(Batch(batch_id(config.id, part), config, part), attempt) for part in parts]
+    return [Work(Batch(batch_id(config.id, part), config, part), work.attempt + 1) for part in parts]
 
 
-def longest_first(batches: Sequence[Batch]) -> list[Work]:
-    """Work in the order in which it is handed out: what costs most first, so that the end has no straggler."""
-    return [Work(batch) for batch in sorted(batches, key=_cost, reverse=True)]
+def longest_first(batches: Sequence[Batch], tried: Mapping[str, int]) -> list[Work]:
+    """Work in the order in which it is handed out: what costs most first, so that the end has no straggler.
+
+    ``tried`` maps a trial's id to its attempts in earlier runs.
+    """
+    return [Work(batch, 1 + _tried(batch, tried)) for batch in sorted(batches, key=_cost, reverse=True)]
+
+
+def _tried(batch: Batch, tried: Mapping[str, int]) -> int:
+    return max(tried.get(trial_id(batch.config.id, seed), 0) for seed in batch.seeds)
 
 
 def _cost(batch: Batch) -> int:
@@ -67,5 +75,5 @@ def in_flight(workers: int) -> int:
 
 
 def should_gather(rows: int, oldest_age: float, sweep_age: float, ended: bool) -> bool:
-    """Whether staged batches are worth a segment: enough rows, or the oldest waited max(10 s, 1 % of the sweep's age)."""
+    """Whether staged batches are worth a segment: enough rows, or the oldest has waited long."""
     return rows > 0 and (ended or rows >= SEGMENT_ROWS or oldest_age > max(10.0, 0.01 * sweep_age))

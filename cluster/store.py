@@ -39,6 +39,10 @@ class Claim:
     def done(self) -> bool:
         return self.files is not None
 
+    def finished(self) -> Trials:
+        """The trials that need no other attempt."""
+        return {config: set(seeds) - set(self.failed.get(config, ())) for config, seeds in self.trials.items()}
+
 
 @dataclass(frozen=True)
 class Staged:
@@ -63,39 +67,45 @@ class Snapshot:
         """Every trial that need not run: in a claim or in a staged batch."""
         found: Trials = {}
         for claim in self.claims:
-            for config, seeds in claim.trials.items():
-                found.setdefault(config, set()).update(seeds)
+            _add(found, claim.trials)
         for batch in self.staged:
-            found.setdefault(batch.config, set()).update(batch.seeds)
+            _add(found, {batch.config: batch.seeds})
         return found
 
     def failed(self) -> Trials:
-        """Trials whose last known attempt failed."""
-        failed: Trials = {}
-        attempts = [(claim.trials, claim.failed) for claim in self.claims]
-        attempts += [({batch.config: batch.seeds}, {batch.config: batch.failed}) for batch in self.staged]
-        for trials, bad in attempts:
-            for config, tried in trials.items():
-                failed.setdefault(config, set()).difference_update(tried)
-                failed[config].update(bad.get(config, ()))
-        return {config: bad for config, bad in failed.items() if bad}
+        """Trials of which every attempt failed."""
+        finished: Trials = {}
+        for claim in self.claims:
+            _add(finished, claim.finished())
+        for batch in self.staged:
+            _add(finished, {batch.config: set(batch.seeds) - set(batch.failed)})
+        left = {config: seeds - finished.get(config, set()) for config, seeds in self.trials().items()}
+        return {config: seeds for config, seeds in left.items() if seeds}
 
     def pending(self) -> list[tuple[Staged, set[int]]]:
         """Staged batches that no done segment has, each with the seeds to take from it: every trial once."""
-        taken: Trials = {}
-        gathered: set[str] = set()
-        for claim in self.claims:
-            if claim.done:
-                gathered.update(claim.staged)
-                for config, held in claim.trials.items():
-                    taken.setdefault(config, set()).update(set(held) - set(claim.failed.get(config, ())))
-        result = []
-        for batch in sorted(self.staged, key=lambda b: b.name):
-            seeds = set(batch.seeds) - taken.setdefault(batch.config, set())
-            if batch.name not in gathered and seeds:
-                result.append((batch, seeds))
-                taken[batch.config] |= seeds - set(batch.failed)
-        return result
+        done = [claim for claim in self.claims if claim.done]
+        gathered = {name for claim in done for name in claim.staged}
+        return allot([batch for batch in self.staged if batch.name not in gathered], done)
+
+
+def allot(staged: Iterable[Staged], claims: Iterable[Claim]) -> list[tuple[Staged, set[int]]]:
+    """``staged`` by name, each with the seeds that neither ``claims`` nor a batch before it finished; none is empty."""
+    finished: Trials = {}
+    for claim in claims:
+        _add(finished, claim.finished())
+    result = []
+    for batch in sorted(staged, key=lambda b: b.name):
+        seeds = set(batch.seeds) - finished.get(batch.config, set())
+        if seeds:
+            result.append((batch, seeds))
+            _add(finished, {batch.config: seeds - set(batch.failed)})
+    return result
+
+
+def _add(trials: Trials, more: Mapping[str, Iterable[int]]) -> None:
+    for config, seeds in more.items():
+        trials.setdefault(config, set()).update(seeds)
 
 
 class SweepStore:
@@ -136,9 +146,10 @@ class SweepStore:
             try:
                 parts = list(self._parts(name, self.snapshot(), columns, filter))
                 break
-            except FileNotFoundError:
+            except FileNotFoundError as exc:
                 if attempt == 2:
-                    raise
+                    message = f"{self.uri}: a committed file is missing: {exc}; restore it from a copy"
+                    raise StoreError(message) from exc
         if not parts:
             empty = record.schema(name).empty_table()
             return empty.select(columns) if columns else empty
@@ -151,24 +162,22 @@ class SweepStore:
 
     def _parts(self, name: str, snapshot: Snapshot, columns: list[str] | None, filter: Any) -> Iterable[pa.Table]:
         for file in self.table_files(name, snapshot):
-            yield self._read(checked_name(file), columns, filter)
+            yield self._read(file, columns, filter)
         for batch, seeds in snapshot.pending():
             staged = f"staged/{batch.name}/{name}.parquet"
             if staged in batch.files:
                 rows = pa.compute.field("seed").isin(sorted(seeds))
-                yield self._read(checked_name(staged), columns, rows if filter is None else rows & filter)
+                yield self._read(staged, columns, rows if filter is None else rows & filter)
 
     def _read(self, name: str, columns: list[str] | None, filter: Any) -> pa.Table:
-        filesystem, root = self.files.filesystem()
+        filesystem, path = self.files.location(name)
         try:
-            return pq.read_table(
-                f"{root}/{name}", columns=columns, filters=filter, filesystem=filesystem, partitioning=None
-            )
+            return pq.read_table(path, columns=columns, filters=filter, filesystem=filesystem, partitioning=None)
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError) as exc:
-            message = f"{self.uri}/{name} cannot be read ({exc}); restore it from a copy, or delete the sweep and run it again"
-            raise StoreError(message) from exc
+            mend = "restore it from a copy, or delete the sweep and run it again"
+            raise StoreError(f"{self.uri}/{name} cannot be read ({exc}); {mend}") from exc
 
     def _claims(self) -> Iterable[Claim]:
         names = self.files.names("log")
@@ -176,28 +185,37 @@ class SweepStore:
             match = _CLAIM.fullmatch(name)
             if match is None:
                 continue
-            content = self._json(name)
+            content = self._json(name, "segment", "staged", "trials")
             done_name = f"log/{match[1]}.done"
-            files = self._json(done_name)["files"] if done_name in names else None
-            trials, failed = content["trials"], content.get("failed", {})
-            yield Claim(int(match[1]), content["segment"], tuple(content["staged"]), trials, failed, files)
+            files = self._json(done_name, "files")["files"] if done_name in names else None
+            segment, staged = checked_name(content["segment"]), tuple(map(checked_name, content["staged"]))
+            for file in files or ():
+                checked_name(file)
+            yield Claim(int(match[1]), segment, staged, content["trials"], content.get("failed", {}), files)
 
     def _staged(self) -> Iterable[Staged]:
         for name in self.files.names("staged"):
             folder, _, file = name.rpartition("/")
             if file == "batch.json":
-                c = self._json(name)
+                c = self._json(name, "config", "batch", "seeds", "files")
                 seeds, failed = tuple(c["seeds"]), tuple(c.get("failed", ()))
+                for listed in c["files"]:
+                    checked_name(listed)
                 yield Staged(folder.partition("/")[2], c["config"], c["batch"], seeds, failed, c["files"])
 
-    def _json(self, name: str) -> dict[str, Any]:
-        content = self.files.read(name)
+    def _json(self, name: str, *keys: str) -> dict[str, Any]:
+        """The mapping in a file of the protocol, which must have ``keys``."""
+        value = self.json(name, self.files.read(name))
+        if isinstance(value, dict) and value.get("schema", 1) not in range(record.SCHEMA_VERSION + 1):
+            raise StoreError(f"{self.uri}/{name}: schema {value['schema']!r} is newer than this landsweep; upgrade it")
+        missing = [key for key in keys if not isinstance(value, dict) or key not in value]
+        if missing:
+            raise StoreError(f"{self.uri}/{name} lacks {', '.join(missing)}; it was damaged: restore it from a copy")
+        return dict(value)
+
+    def json(self, name: str, content: str | bytes) -> Any:
+        """The value of a JSON file's ``content``. Raises StoreError naming the file."""
         try:
-            value = json.loads(content)
+            return json.loads(content)
         except ValueError as exc:
             raise StoreError(f"{self.uri}/{name} is not JSON ({exc}); it was damaged: restore it from a copy") from exc
-        if not isinstance(value, dict) or value.get("schema", 1) > record.SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.uri}/{name}: schema {value.get('schema')!r} is newer than this landsweep; upgrade it"
-            )
-        return value

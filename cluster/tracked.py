@@ -79,7 +79,7 @@ def run_tree(
         mine = by_config.get(configuration.id, points.iloc[:0])
         key = _key(store, sweep.name, configuration.id)
         grid = {name: _text(value) for name, value in configuration.grid.items()} or {"configuration": configuration.id}
-        name = ", ".join(f"{k.rpartition('.')[2]}={_short(v)}" for k, v in configuration.grid.items()) or sweep.name
+        name = record.configuration_label(configuration.grid) or sweep.name
         files = configuration_artifacts.get(configuration.id, {})
         tags = {"landsweep.level": "configuration", "landsweep.config": configuration.id}
         runs.append(TrackedRun(key, name[:200], parent, grid, _finite(_aggregates(mine)), tags, files))
@@ -129,12 +129,6 @@ def _key(*parts: str) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else record.canonical_json(value)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return str(value.get("optimizer") or value.get("name") or record.content_hash(value)[:6])
-    return _text(value)
 
 
 def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -130,6 +131,21 @@ def content_hash(value: Any) -> str:
     True
     """
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def configuration_label(grid: Mapping[str, Any]) -> str:
+    """A configuration's short name from its grid values; of a whole section, what it is called.
+
+    >>> configuration_label({"landscape.hidden": [2], "training": {"optimizer": "adam", "lr": 0.01}})
+    'hidden=[2], adam'
+    """
+    return ", ".join(_labelled(key.rpartition(".")[2], value) for key, value in grid.items())
+
+
+def _labelled(key: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("optimizer") or value.get("name") or f"{key} {content_hash(value)[:6]}")
+    return f"{key}={value if isinstance(value, str) else canonical_json(value)}"
 
 
 def trial_id(config: str, seed: int) -> str:

@@ -1,0 +1,144 @@
+"""Processes for tests: run and watch a command, free ports, headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    seconds: float
+    peak_bytes: int  # the largest sum of its processes' proportional memory
+    output: str
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without what would point a command at this checkout or at another service."""
+    dropped = ("PYTHONPATH", "VIRTUAL_ENV", "RAY_ADDRESS", "MLFLOW_TRACKING_URI", "RAY_AUTH_MODE")
+    return {key: value for key, value in os.environ.items() if key not in dropped} | dict(extra or {})
+
+
+def memory(process: psutil.Process) -> int:
+    """Proportional set size of a process and all below it, in bytes."""
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            total += one.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total
+
+
+def watched(command: Sequence[str], folder: Path, every: float = 0.5) -> Ended:
+    """Run ``command`` in ``folder`` to its end, sampling the memory of all its processes."""
+    started = time.monotonic()
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment()
+        )
+        peak, handle = 0, psutil.Process(process.pid)
+        while True:
+            try:
+                process.wait(every)
+                break
+            except subprocess.TimeoutExpired:
+                peak = max(peak, memory(handle))
+        output.seek(0)
+        return Ended(process.returncode, time.monotonic() - started, peak, output.read())
+
+
+@contextmanager
+def reading(path: Path, read: object) -> Iterator[list[str]]:
+    """Call ``read()`` over and over in a thread; yields the list of what it complained of."""
+    assert callable(read)
+    faults: list[str] = []
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(0.05):
+            try:
+                complaint = read()
+            except Exception as exc:  # whatever a reader meets is a fault
+                complaint = f"{type(exc).__name__}: {exc}"
+            if complaint:
+                faults.append(str(complaint))
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield faults
+    finally:
+        stop.set()
+        thread.join()
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(command: Sequence[str], url: str, folder: Path, patience: float = 90) -> Iterator[None]:
+    """A server, once ``url`` answers; ended with its children by process id."""
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+    )
+    try:
+        _answering(url, process, patience)
+        yield
+    finally:
+        for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            one.kill()
+        process.wait()
+
+
+def _answering(url: str, process: subprocess.Popen[bytes], patience: float) -> None:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        assert process.poll() is None, f"the server of {url} ended with {process.returncode}"
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            threading.Event().wait(0.2)
+    raise AssertionError(f"{url} did not answer within {patience:.0f} s")
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_QUIET = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
+    "--disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage"
+).split()
+
+
+def browse(url: str, *, size: tuple[int, int] = (1280, 900), image: Path | None = None, wait_ms: int = 15_000) -> str:
+    """The page at ``url`` after ``wait_ms`` of its own time, as headless Chromium has it: its DOM, and an image."""
+    assert CHROMIUM, "no chromium on this machine: install it (Debian: apt-get install chromium)"
+    with tempfile.TemporaryDirectory() as profile:
+        window = f"--window-size={size[0]},{size[1]}"
+        base = [CHROMIUM, *_QUIET, f"--user-data-dir={profile}", window, f"--virtual-time-budget={wait_ms}"]
+        if image is not None:
+            shot = [*base, f"--screenshot={image}", url]
+            subprocess.run(shot, check=True, capture_output=True, timeout=120, env=environment())
+        dump = subprocess.run(
+            [*base, "--dump-dom", url], check=True, capture_output=True, timeout=120, env=environment()
+        )
+        return dump.stdout.decode(errors="replace")
