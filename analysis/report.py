@@ -80,7 +80,8 @@ def _counts(points: pd.DataFrame) -> str:
     table = pd.crosstab(points["config"].astype(str), points["kind"].astype(str))
     kinds = [kind for kind in KINDS if kind in table.columns]
     named = list(labels(points).items())[:_MOST_ROWS]
-    rows = [[name, config, *table.loc[config, kinds].astype(int).tolist()] for config, name in named]
+    place = {config: row for row, config in enumerate(table.index)}
+    rows = [[name, config, *(int(table[kind].to_numpy()[place[config]]) for kind in kinds)] for config, name in named]
     total = ["all", "", *(int(table[kind].sum()) for kind in kinds)]
     header = ["configuration", "id", *(kind.replace("_", " ") for kind in kinds)]
     return section("Points by kind", rows_table(header, [*rows, total]), *_cut(len(table)))
