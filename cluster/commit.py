@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from safetensors.numpy import save as save_tensors
 
-from landsweep.cluster.files import checked_name, checksum
-from landsweep.cluster.store import Claim, Snapshot, Staged, SweepStore
+from landsweep.cluster.files import checksum
+from landsweep.cluster.store import Claim, Snapshot, Staged, SweepStore, allot
 from landsweep.workers import record
+from landsweep.workers.errors import StoreError
 
 _STAGED_TABLES = ("points", "trials", "trajectories", "spectra")
 
@@ -83,26 +84,24 @@ def stage(
 
 
 def gather(store: SweepStore) -> int:
-    """Finish open claims, then move every staged batch into one new segment. The number of segments written."""
-    written = sum(_finish(store, claim, _earlier(snapshot, claim)) for snapshot, claim in _open_claims(store))
+    """Finish open claims, then move every staged batch into one new segment. The number of segments written.
+
+    A claim is made only where every earlier one is done, so that what is pending is nobody else's.
+    """
+    written = 0
     while True:
         snapshot = store.snapshot()
+        claim = next((claim for claim in snapshot.claims if not claim.done), None)
+        if claim is not None:
+            written += _finish(store, claim)
+            continue
         pending = snapshot.pending()
-        _discard(store, [b.name for b in snapshot.staged], {b.name for b, _ in pending}, snapshot)
+        _discard(store, snapshot, {batch.name for batch, _ in pending})
         if not pending:
             return written
         claim = _claim(store, snapshot, pending)
         if claim is not None:
-            return written + _finish(store, claim, snapshot)
-
-
-def _open_claims(store: SweepStore) -> list[tuple[Snapshot, Claim]]:
-    snapshot = store.snapshot()
-    return [(snapshot, claim) for claim in snapshot.claims if not claim.done]
-
-
-def _earlier(snapshot: Snapshot, claim: Claim) -> Snapshot:
-    return Snapshot(tuple(c for c in snapshot.claims if c.number < claim.number), snapshot.staged)
+            return written + _finish(store, claim)
 
 
 def _claim(store: SweepStore, snapshot: Snapshot, pending: list[tuple[Staged, set[int]]]) -> Claim | None:
@@ -110,11 +109,13 @@ def _claim(store: SweepStore, snapshot: Snapshot, pending: list[tuple[Staged, se
     number = max((claim.number for claim in snapshot.claims), default=-1) + 1
     trials: dict[str, list[int]] = {}
     failed: dict[str, list[int]] = {}
+    finished: dict[str, set[int]] = {}
     for batch, seeds in pending:
         trials[batch.config] = sorted({*trials.get(batch.config, []), *seeds})
-        bad = seeds & set(batch.failed)
-        if bad:
-            failed[batch.config] = sorted({*failed.get(batch.config, []), *bad})
+        finished.setdefault(batch.config, set()).update(seeds - set(batch.failed))
+    for config, held in trials.items():
+        bad = [seed for seed in held if seed not in finished[config]]
+        failed |= {config: bad} if bad else {}
     names = tuple(batch.name for batch, _ in pending)
     segment = f"segment-{number:08d}"
     content = {
@@ -130,51 +131,50 @@ def _claim(store: SweepStore, snapshot: Snapshot, pending: list[tuple[Staged, se
     return Claim(number, segment, names, frozen, {c: tuple(s) for c, s in failed.items()}, None)
 
 
-def _finish(store: SweepStore, claim: Claim, before: Snapshot) -> int:
-    """Write a claim's segment and its ``.done``, then delete what was staged."""
-    by_name = {batch.name: batch for batch in store.snapshot().staged}
-    batches = [by_name[name] for name in claim.staged if name in by_name]
-    if len(batches) < len(claim.staged):
-        return 0  # somebody finished it and deleted the staged files meanwhile
-    taken = _taken(before, claim)
-    files: dict[str, dict[str, Any]] = {}
-    for table in _STAGED_TABLES:
-        content = _segment_table(store, batches, table, taken)
-        if content is not None:
-            files[f"{table}/{claim.segment}.parquet"] = _put(store, f"{table}/{claim.segment}.parquet", content)
-    for batch in batches:
-        source = f"staged/{batch.name}/parameters.safetensors"
-        if source in batch.files and taken[batch.name]:
-            target = f"parameters/{batch.batch}.safetensors"
-            files[target] = _put(store, target, store.files.read(checked_name(source)))
+def _finish(store: SweepStore, claim: Claim) -> int:
+    """Write a claim's segment and its ``.done``, then delete what was staged; 0 where somebody else did."""
+    try:
+        files = _write_segment(store, claim)
+    except FileNotFoundError as exc:
+        if any(other.number == claim.number and other.done for other in store.snapshot().claims):
+            return 0
+        what = f"{store.uri}: what log/{claim.number:08d}.json claims is missing ({exc})"
+        raise StoreError(f"{what}; restore it from a copy, or delete that claim to run its trials again") from exc
     done = {"schema": record.SCHEMA_VERSION, "segment": claim.segment, "files": files}
     store.files.write(f"log/{claim.number:08d}.done", record.canonical_json(done).encode())
-    for batch in batches:
-        store.files.delete(f"staged/{batch.name}")
+    for name in claim.staged:
+        store.files.delete(f"staged/{name}")
     return 1
 
 
-def _taken(before: Snapshot, claim: Claim) -> dict[str, set[int]]:
-    """Which seeds the claim takes from each of its staged batches: those of no earlier claim, each once."""
-    earlier: dict[str, set[int]] = {}
-    for other in before.claims:
-        for config, seeds in other.trials.items():
-            earlier.setdefault(config, set()).update(set(seeds) - set(other.failed.get(config, ())))
-    taken: dict[str, set[int]] = {}
-    for batch in sorted((b for b in before.staged if b.name in claim.staged), key=lambda b: b.name):
-        seen = earlier.setdefault(batch.config, set())
-        taken[batch.name] = (set(batch.seeds) - seen) & set(claim.trials.get(batch.config, ()))
-        seen |= taken[batch.name] - set(batch.failed)
-    return taken
+def _write_segment(store: SweepStore, claim: Claim) -> dict[str, dict[str, Any]]:
+    """Write the segment's tables and parameters; their checksums by name."""
+    now = store.snapshot()
+    staged = {batch.name: batch for batch in now.staged}
+    for name in claim.staged:
+        if name not in staged:
+            raise FileNotFoundError(f"staged/{name}")
+    taken = allot([staged[name] for name in claim.staged], [c for c in now.claims if c.number < claim.number])
+    files: dict[str, dict[str, Any]] = {}
+    for table in _STAGED_TABLES:
+        content = _segment_table(store, table, taken)
+        if content is not None:
+            files[f"{table}/{claim.segment}.parquet"] = _put(store, f"{table}/{claim.segment}.parquet", content)
+    for batch, _ in taken:
+        source = f"staged/{batch.name}/parameters.safetensors"
+        if source in batch.files:
+            target = f"parameters/{batch.batch}.safetensors"
+            files[target] = _put(store, target, _staged_content(store, batch, source))
+    return files
 
 
-def _segment_table(store: SweepStore, batches: list[Staged], table: str, taken: Mapping[str, set[int]]) -> bytes | None:
+def _segment_table(store: SweepStore, table: str, taken: Sequence[tuple[Staged, set[int]]]) -> bytes | None:
     parts = []
-    for batch in batches:
+    for batch, seeds in taken:
         file = f"staged/{batch.name}/{table}.parquet"
-        if file in batch.files and taken.get(batch.name):
-            rows = pq.read_table(io.BytesIO(store.files.read(checked_name(file))))
-            parts.append(rows.filter(pa.compute.field("seed").isin(sorted(taken[batch.name]))))
+        if file in batch.files:
+            rows = pq.read_table(io.BytesIO(_staged_content(store, batch, file)))
+            parts.append(rows.filter(pa.compute.field("seed").isin(sorted(seeds))))
     if not parts:
         return None
     merged = pa.concat_tables(parts, promote_options="default")
@@ -183,14 +183,24 @@ def _segment_table(store: SweepStore, batches: list[Staged], table: str, taken: 
     return _parquet(ranked.sort_by([*order, ("_row", "ascending")]).drop_columns("_row"))
 
 
+def _staged_content(store: SweepStore, batch: Staged, name: str) -> bytes:
+    """A staged file, if it is what its batch says: nothing damaged enters a segment under a new checksum."""
+    content = store.files.read(name)
+    if checksum(content) != batch.files[name]:
+        message = f"{store.uri}/{name} is not what was staged (its checksum differs)"
+        raise StoreError(f"{message}; restore it, or delete its folder and the log's claim of it to run it again")
+    return content
+
+
 def _put(store: SweepStore, name: str, content: bytes) -> dict[str, Any]:
     store.files.write(name, content)
     return checksum(content)
 
 
-def _discard(store: SweepStore, staged: list[str], keep: set[str], snapshot: Snapshot) -> None:
+def _discard(store: SweepStore, snapshot: Snapshot, keep: Set[str]) -> None:
     """Delete staged batches that done segments hold already (their deleter was killed, or another run was first)."""
-    claimed = {name for claim in snapshot.claims if not claim.done for name in claim.staged}
-    for name in staged:
-        if name not in keep and name not in claimed:
-            store.files.delete(f"staged/{name}")
+    gathered = {name for claim in snapshot.claims for name in claim.staged}
+    unneeded = gathered.union(batch.name for batch in snapshot.staged) - keep
+    present = {name.split("/")[1] for name in store.files.names("staged")}
+    for name in sorted(present & unneeded):
+        store.files.delete(f"staged/{name}")

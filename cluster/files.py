@@ -39,7 +39,7 @@ class Files(Protocol):
 
     def delete(self, name: str) -> None: ...
 
-    def filesystem(self) -> tuple[Any, str]: ...
+    def location(self, name: str) -> tuple[Any, str]: ...
 
 
 def open_files(uri: str) -> Files:
@@ -114,9 +114,9 @@ class LocalFiles:
         else:
             path.unlink(missing_ok=True)
 
-    def filesystem(self) -> tuple[Any, str]:
-        """What pyarrow reads from: a filesystem and the root's path on it."""
-        return pyarrow.fs.LocalFileSystem(), str(self.root.resolve())
+    def location(self, name: str) -> tuple[Any, str]:
+        """Where pyarrow reads a file: a filesystem and the path on it."""
+        return pyarrow.fs.LocalFileSystem(), str(self._path(name).absolute())
 
     def remove_dead_temporaries(self) -> int:
         """Remove what writers of this machine left when they were killed; how many."""
@@ -130,9 +130,11 @@ class LocalFiles:
         return removed
 
     def _path(self, name: str) -> Path:
-        path = self.root / checked_name(name) if name else self.root
-        if path.is_symlink():
-            raise StoreError(f"{path} is a link; links in a store are not followed: replace it by what it points to")
+        path = self.root
+        for part in PurePosixPath(checked_name(name)).parts:
+            path /= part
+            if path.is_symlink():
+                raise StoreError(f"{path} is a link, which a store does not follow; replace it by what it points to")
         return path
 
     @contextlib.contextmanager
