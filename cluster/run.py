@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
 
 from landsweep.cluster import commit, plan, policy, spec, yaml_reader
 from landsweep.cluster.execute import Job, Summary
@@ -35,6 +37,7 @@ class Plan:
     batches: tuple[plan.Batch, ...]  # left to run
     size: int  # trials a batch
     done: int  # trials
+    tried: Mapping[str, int]  # trial → its attempts so far, of those whose failure is tried again
 
     @property
     def total(self) -> int:
@@ -102,7 +105,14 @@ def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
     size = _size(sweep, configurations) if left else plan.MAX_BATCH  # a finished sweep need not build its landscapes
     batches = tuple(plan.plan_batches(sweep.seeds, configurations, done, size))
     total = len(configurations) * len(sweep.seeds)
-    return Plan(sweep, store, configurations, batches, size, total - sum(len(b.seeds) for b in batches))
+    finished = total - sum(len(batch.seeds) for batch in batches)
+    return Plan(sweep, store, configurations, batches, size, finished, _tried(store) if retry_failed else {})
+
+
+def _tried(store: SweepStore) -> dict[str, int]:
+    """The attempts of the trials that failed, as their rows say."""
+    rows = store.table("trials", ["trial", "attempt"], pa.compute.field("status") == "failed").to_pylist()
+    return {row["trial"]: row["attempt"] for row in sorted(rows, key=lambda row: int(row["attempt"]))}
 
 
 def _size(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...]) -> int:
@@ -128,10 +138,10 @@ def _check_name(sweep: spec.Sweep, store: SweepStore) -> None:
         raise ConflictError(message + "choose another name, or go back to the old values")
 
 
-def run(planned: Plan, executor: Callable[[], Executor], report: Callback, retry: int | None = None) -> Progress:
+def run(planned: Plan, executor: Callable[[], Executor], report: Callback) -> Progress:
     """Run what is left to completion. ``executor`` is made only when there is something to run.
 
-    Raises ExecutionError where a batch asks for what no retry can give; KeyboardInterrupt leaves what is staged
+    Raises RequestError where a batch asks for what no retry can give; KeyboardInterrupt leaves what is staged
     gathered.
     """
     sweep, store = planned.sweep, planned.store
@@ -154,12 +164,14 @@ def _register(planned: Plan) -> None:
     """Write down what is asked, as long as there is no result, and how many trials are planned."""
     store = planned.store
     text = store.text(QUESTION_FILE)
-    options = json.loads(text)["options"] if text and planned.done else planned.sweep.verdict.model_dump(mode="json")
+    options = planned.sweep.verdict.model_dump(mode="json")
+    if text and planned.done:
+        options = store.json(QUESTION_FILE, text)["options"]
     store.files.write(QUESTION_FILE, record.canonical_json({"options": options, "planned": planned.total}).encode())
 
 
 def _drive(planned: Plan, make: Callable[[], Executor], progress: Progress, report: Callback) -> None:
-    waiting = deque(policy.longest_first(planned.batches))
+    waiting = deque(policy.longest_first(planned.batches, planned.tried))
     executor = make()
     limit, out, rows, oldest = policy.in_flight(executor.workers), 0, 0, time.monotonic()
     try:

@@ -224,7 +224,7 @@ def _conclude(planned: Plan, anything_new: bool) -> None:
     from landsweep.analysis import sweep as results
 
     sweep = results.open(planned.store.uri)
-    answer = sweep.verdict()
+    answer = sweep.verdict(**planned.sweep.verdict.model_dump())
     points, trials = sweep.points(), sweep.trials()
     from landsweep.analysis.figures import configuration_figures, report_bytes
 
@@ -372,7 +372,8 @@ def verdict(
     import landsweep
 
     options = {"metric": metric, "margin": margin, "band": band, "alpha": alpha, "reference": reference}
-    answer = landsweep.open(_location(sweep)).verdict(True, **options)
+    asked = {name: value for name, value in options.items() if value is not None}
+    answer = landsweep.open(_location(sweep)).verdict(True, **asked)
     typer.echo(answer.to_json() if as_json else answer.summary())
 
 
