@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from landsweep.workers.errors import QueryError
 
-_TERM = re.compile(r"\s*([A-Za-z_][\w.\-]*)\s*(==|!=|<=|>=|<|>|=|\bin\b)\s*(.+?)\s*", re.DOTALL)
-_AND = re.compile(r"""\s+and\s+(?=(?:[^'"]*(?:'[^']*'|"[^"]*"))*[^'"]*$)""", re.IGNORECASE)
-_HELP = "write column op literal [and …], as in \"objective < 0.6 and kind == 'minimum'\""
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<text>'[^']*'|"[^"]*")
+      | (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))
+      | (?P<word>[A-Za-z_][\w.\-]*)
+      | (?P<sign>==|!=|<=|>=|[<>=\[\],])
+    )\s*""",
+    re.VERBOSE,
+)
+_OPERATIONS = {
+    "=": pc.equal,
+    "==": pc.equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
+}
+_WORDS = {"true": True, "false": False, "null": None}
+_HELP = (
+    "write column op literal [and …] with one of = == != < <= > >= in, and numbers, true, false, null, 'text' or [..], "
+    "as in \"objective < 0.6 and kind == 'minimum'\""
+)
 
 
 def parse_where(text: str, schema: pa.Schema) -> pc.Expression:
@@ -26,11 +45,7 @@ def parse_where(text: str, schema: pa.Schema) -> pc.Expression:
     >>> parse_where("seed < 3 and kind = 'saddle'", pa.schema([("seed", pa.int64()), ("kind", pa.string())]))
     <pyarrow.compute.Expression ((seed < 3) and (kind == "saddle"))>
     """
-    expression = None
-    for term in _AND.split(text.strip()):
-        one = _term(term, schema)
-        expression = one if expression is None else expression & one
-    return expression
+    return _Parser(text, schema).expression()
 
 
 def check_columns(columns: Iterable[str], schema: pa.Schema) -> list[str]:
@@ -39,53 +54,100 @@ def check_columns(columns: Iterable[str], schema: pa.Schema) -> list[str]:
         if column not in schema.names:
             near = difflib.get_close_matches(column, schema.names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(schema.names)}"
-            raise QueryError(f"the table has no column {column!r}{hint}")
+            raise QueryError(f"the table has no column {column!r:.80}{hint}")
     return list(columns)
 
 
-def _term(text: str, schema: pa.Schema) -> pc.Expression:
-    match = _TERM.fullmatch(text)
-    if match is None:
-        raise QueryError(f"--where: {text!r} cannot be read; {_HELP}")
-    column, operator, written = match.groups()
-    check_columns([column], schema)
-    value, kind, field = _literal(written), schema.field(column).type, pc.field(column)
-    if value is None:
+class _Parser:
+    """Reads one term after the other; knows where it is."""
+
+    def __init__(self, text: str, schema: pa.Schema) -> None:
+        self.text = text
+        self.schema = schema
+        self.place = 0
+
+    def expression(self) -> pc.Expression:
+        result = self._term()
+        while self.place < len(self.text):
+            if self._take("word").lower() != "and":
+                self._refuse(self.place)
+            result = result & self._term()
+        return result
+
+    def _term(self) -> pc.Expression:
+        begun, column, operator = self.place, self._take("word"), self._take("sign", "word")
+        if operator not in ("in", *_OPERATIONS):
+            self._refuse(begun)
+        check_columns([column], self.schema)
+        if operator == "in":
+            return pc.field(column).isin([self._fitting(value, column) for value in self._list()])
+        value = self._literal()
+        if value is None:
+            return self._null(column, operator)
+        return _OPERATIONS[operator](pc.field(column), pc.scalar(self._fitting(value, column)))
+
+    def _null(self, column: str, operator: str) -> pc.Expression:
         if operator not in ("=", "==", "!="):
-            raise QueryError(f"--where: {text!r} orders by null; use == null or != null")
-        return field.is_null() if operator != "!=" else ~field.is_null()
-    for one in value if isinstance(value, list) else [value]:
-        _check_type(one, kind, text)
-    if operator == "in":
-        if not isinstance(value, list):
-            raise QueryError(f"--where: {text!r}: after `in` comes a list, as in seed in [1, 2]")
-        return field.isin(value)
-    if isinstance(value, list):
-        raise QueryError(f"--where: {text!r} compares with a list; use `in`")
-    operations = {"=": pc.equal, "==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal}
-    operations |= {">": pc.greater, ">=": pc.greater_equal}
-    return operations[operator](field, pc.scalar(value))
+            raise QueryError(f"--where: {self.text!r:.200} orders by null; use == null or != null")
+        return ~pc.field(column).is_null() if operator == "!=" else pc.field(column).is_null()
+
+    def _list(self) -> list[Any]:
+        values: list[Any] = []
+        if self._take("sign") != "[":
+            self._refuse(self.place)
+        if self._next("sign") == "]":
+            self._take("sign")
+            return values
+        while True:
+            values.append(self._literal())
+            sign = self._take("sign")
+            if sign == "]":
+                return values
+            if sign != ",":
+                self._refuse(self.place)
+
+    def _literal(self) -> Any:
+        begun = self.place
+        if self._next("number"):
+            return _number(self._take("number"))
+        if self._next("text"):
+            return self._take("text")[1:-1]
+        word = self._take("word")
+        if word not in _WORDS:
+            self._refuse(begun)
+        return _WORDS[word]
+
+    def _fitting(self, value: Any, column: str) -> Any:
+        kind = self.schema.field(column).type
+        numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        fits = (
+            (pa.types.is_string(kind) and isinstance(value, str))
+            or (pa.types.is_boolean(kind) and isinstance(value, bool))
+            or (numeric and isinstance(value, (int, float)) and not isinstance(value, bool))
+        )
+        if not fits:
+            raise QueryError(f"--where: {self.text!r:.200}: the column {column} holds {kind}, found {value!r:.80}")
+        return value
+
+    def _next(self, *kinds: str) -> str | None:
+        match = _TOKEN.match(self.text, self.place)
+        return match[match.lastgroup] if match and match.lastgroup in kinds else None
+
+    def _take(self, *kinds: str) -> str:
+        token = self._next(*kinds)
+        if token is None:
+            self._refuse(self.place)
+        match = _TOKEN.match(self.text, self.place)
+        self.place = match.end() if match else self.place
+        return token
+
+    def _refuse(self, place: int) -> NoReturn:
+        rest = self.text[place:].strip()
+        where = f"{rest!r:.80} cannot be read" if rest else "it ends too early"
+        raise QueryError(f"--where: found {self.text!r:.200}: {where}; {_HELP}")
 
 
-def _literal(text: str) -> Any:
-    if len(text) >= 2 and text[0] == text[-1] == "'" and "'" not in text[1:-1]:
-        return text[1:-1]
-    try:
-        value = json.loads(text.replace("'", '"') if text.startswith("[") else text)
-    except ValueError as exc:
-        known = "numbers, true, false, null, 'text', [..]"
-        raise QueryError(f"--where: {text!r} is no literal ({known}); {_HELP}") from exc
-    if isinstance(value, dict) or (isinstance(value, float) and value != value):
-        raise QueryError(f"--where: {text!r} is no literal; {_HELP}")
-    return value
-
-
-def _check_type(value: Any, kind: pa.DataType, text: str) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fits = (
-        (pa.types.is_string(kind) and isinstance(value, str))
-        or (pa.types.is_boolean(kind) and isinstance(value, bool))
-        or ((pa.types.is_integer(kind) or pa.types.is_floating(kind)) and is_number)
-    )
-    if not fits:
-        raise QueryError(f"--where: {text!r}: the column holds {kind}, found {value!r}")
+def _number(text: str) -> int | float:
+    """An integer where it is written as one and fits 64 bits."""
+    short = len(text) < 20 and text.lstrip("+-").isdigit()
+    return int(text) if short and abs(int(text)) < 2**63 else float(text)

@@ -33,7 +33,8 @@ def point_columns(config: str, seeds: Sequence[int], batch: str, **changes: Sequ
         "objective": [0.5 + seed / 64 for seed in seeds] + [1.5] * count,
         "test_loss": [0.6 + seed / 64 for seed in seeds] + [1.75] * count,
         "spectrum": [[1.0, 2.0]] * count + [[-1.0, 2.0]] * count,
-        "fingerprint": [[0.5 + seed / 64, 1.0] for seed in seeds] + [[1.5, 2.0 + seed] for seed in seeds],
+        "fingerprint": [[0.5 + seed / 64, 0.0, 0.0] for seed in seeds]
+        + [[1.5, 1.0, 0.0, 2.0 + seed] for seed in seeds],
         "parameters_row": list(range(2 * count)),
         "training.lr": [0.25] * (2 * count),
         "landscape.hidden": [[2]] * (2 * count),
