@@ -37,7 +37,6 @@ def send(uri: str, experiment: str, store: str, runs: Sequence[TrackedRun]) -> i
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     try:
-        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
     except ImportError as exc:
         raise DependencyError("tracking needs mlflow: pip install 'landsweep[run]'") from exc
@@ -46,8 +45,8 @@ def send(uri: str, experiment: str, store: str, runs: Sequence[TrackedRun]) -> i
     try:
         client = MlflowClient(tracking_uri=uri)
         return _send(client, _experiment(client, uri, experiment, store), runs)
-    except (MlflowException, OSError) as exc:
-        reason = str(exc).strip().splitlines()[0][:200]
+    except Exception as exc:  # whatever the driver or plugin of this URI raises, the results are safe in the store
+        reason = (str(exc).strip() or type(exc).__name__).splitlines()[0][:200]
         message = f"tracking: {masked(uri)} did not take the runs ({masked(reason)}); `landsweep run` sends them again"
         raise TrackingError(message) from exc
 
