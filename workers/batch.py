@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ def run_batch(
     ``hyperparameters`` (name → (B,)) replace the configuration's, one value a trial.
     """
     begun = time.monotonic()
+    fields = symmetry.checked(landscape)
+    landscape = dataclasses.replace(landscape, symmetries=fields)
     settings, seeds, key = task.settings["training"], list(task.seeds), stream_key(task.settings)
     _, values = optimizers.build(settings)
     dtype = training.DTYPES[settings["dtype"]]
@@ -69,14 +72,11 @@ def run_batch(
     trained = training.train(landscape, settings, initial, streams.keys(key, seeds, "order", device), h)
     scale = eigh(landscape.hessian(initial))[0].abs().amax(1)
     trajectories, objectives = _trajectories(task, landscape, trained)
-    fields = symmetry.checked(landscape)
     found = _minima(task, landscape, trained, scale)
     saddles = task.settings["search"]["saddles"]
     if saddles is not None:
         found = found.joined(_saddles(task, landscape, key, trained, objectives, scale, saddles))
-    refined = search.refine(landscape, found.theta, fields) if len(found.theta) else found.theta
-    converged = found.outcome.status == search.CONVERGED
-    found = found.at(torch.where(converged.unsqueeze(1), refined, found.theta))
+    found = found.at(search.polished(landscape, found.theta, task.settings["search"]["tolerance"], fields))
     points, spectra, parameters = point_columns(task, landscape, found, trained, scale, fields, key)
     seconds = (time.monotonic() - begun) / len(seeds)
     tables = {

@@ -17,6 +17,7 @@ from landsweep.workers.search import (
     STAGNATED,
     State,
     is_critical,
+    lingers,
     moved,
     progressed,
     start_state,
@@ -80,11 +81,13 @@ class EigenvectorFollowing:
             (error < 0.25) & (length > 0.8 * state.control), torch.minimum(2 * state.control, limit), radius
         )
         after = moved(landscape, dataclasses.replace(state, control=radius), proposal, value, gradient, accept)
-        return progressed(after, after.gradient.norm(dim=1))
+        return progressed(after, after.gradient.norm(dim=1), self.tolerance)
 
     def terminate(self, state: State) -> Tensor:
         codes = torch.full_like(state.since, RUNNING)
-        codes[(state.since >= PATIENCE) | (state.control < 1e-15 * (1 + state.theta.norm(dim=1)))] = STAGNATED
+        codes[lingers(state) | (state.since >= PATIENCE) | (state.control < 1e-15 * (1 + state.theta.norm(dim=1)))] = (
+            STAGNATED
+        )
         codes[is_critical(state, self.tolerance)] = CONVERGED
         codes[~state.finite] = NON_FINITE
         return codes

@@ -18,6 +18,7 @@ from landsweep.workers.search import (
     STAGNATION,
     State,
     is_critical,
+    lingers,
     moved,
     progressed,
     start_state,
@@ -55,11 +56,11 @@ class LevenbergMarquardt:
         growth = torch.where(accept, torch.full_like(state.growth, 2.0), 2 * state.growth)
         controlled = dataclasses.replace(state, control=control.clamp(1e-12, 1e30), growth=growth.clamp_max(1e6))
         after = moved(landscape, controlled, proposal, value, gradient, accept)
-        return progressed(after, after.gradient.norm(dim=1))
+        return progressed(after, after.gradient.norm(dim=1), self.tolerance)
 
     def terminate(self, state: State) -> Tensor:
         codes = torch.full_like(state.since, RUNNING)
-        codes[(state.since >= STAGNATION) | (state.control >= 1e30)] = STAGNATED
+        codes[lingers(state) | (state.since >= STAGNATION) | (state.control >= 1e30)] = STAGNATED
         codes[is_critical(state, self.tolerance)] = CONVERGED
         codes[~state.finite] = NON_FINITE
         return codes

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from landsweep.workers.landscape import Field, Landscape
-from landsweep.workers.quadratic import LocalModel, eigh, flatness, in_eigenbasis, newton_coefficients
+from landsweep.workers.quadratic import (
+    LocalModel,
+    eigh,
+    flatness,
+    from_eigenbasis,
+    in_eigenbasis,
+    newton_coefficients,
+)
+from landsweep.workers.symmetry import basis, project_out
 
 RUNNING, CONVERGED, STAGNATED, BUDGET, NON_FINITE = range(5)
 STATUS = ("running", "converged", "stagnated", "budget", "non_finite")
@@ -23,6 +31,10 @@ STEP_TOLERANCE = 1e-6  # ρ ≤ 1e-6·(1+‖θ‖): a critical point (DESIGN.md 
 REFINED_STEP = 1e-12  # where polishing may stop
 SINGULAR = 1e-7  # eigenvalues below SINGULAR·scale count as zero in least-squares solutions
 STAGNATION = 30  # iterations without 1 % progress
+SHRINKING = 0.9  # a Newton step that does not fall below this share of the last has stopped shrinking
+PATIENCE = 6  # Newton steps of the refinement that need not be shorter
+REACH = 0.1  # how far the refinement may go, relative to 1 + ‖θ‖
+TRAVEL = 3.0  # Newton steps gone at a small gradient without the step shrinking: a plateau
 
 
 @dataclass(frozen=True)
@@ -38,9 +50,12 @@ class State:
     growth: Tensor  # (B,) factor by which a rejected step raises the damping
     best: Tensor  # (B,) lowest progress measure so far
     since: Tensor  # (B,) iterations since it fell by 1 %
+    anchor: Tensor  # (B, n) where ρ last shrank, or ‖g‖ was last above the tolerance
+    shortest: Tensor  # (B,) ρ there, infinite for ‖g‖ above the tolerance
     flatness: Tensor  # (B,) running maximum of r (see ``flatness``)
     scale: Tensor  # (B,) ‖H‖₂ at the trial's start
     finite: Tensor  # (B,) bool
+    span: Tensor  # (B, n, m) orthonormal tangents of the landscape's symmetries, zero-padded
 
     def take(self, rows: Tensor) -> State:
         """Some of the rows."""
@@ -85,7 +100,8 @@ def start_state(landscape: Landscape, starts: Tensor, scale: Tensor, control: fl
     zeros = torch.zeros(rows, dtype=torch.int64, device=starts.device)
     return State(
         starts, value, gradient, values, vectors, fill((rows,), control), fill((rows,), 2.0),
-        fill((rows,), torch.inf), zeros, fill((rows,), 0.0), scale, finite,
+        fill((rows,), torch.inf), zeros, starts, fill((rows,), torch.inf), fill((rows,), 0.0), scale, finite,
+        basis(landscape.symmetries, starts)[0],
     )  # fmt: skip
 
 
@@ -106,11 +122,15 @@ def moved(
         eigenvalues=state.eigenvalues.index_copy(0, rows, values),
         eigenvectors=state.eigenvectors.index_copy(0, rows, vectors),
         finite=state.finite.index_copy(0, rows, finite),
+        span=state.span.index_copy(0, rows, basis(landscape.symmetries, proposal[rows])[0]),
     )
 
 
-def progressed(state: State, measure: Tensor) -> State:
-    """Count iterations in which ``measure`` (B,) did not fall by 1 % below its best, and keep the maximum of r."""
+def progressed(state: State, measure: Tensor, tolerance: float) -> State:
+    """Count iterations in which ``measure`` (B,) did not fall by 1 % below its best; keep the maximum of r, and where
+    the Newton step last shrank while ‖g‖ ≤ ``tolerance``."""
+    length, small = newton_length(state), state.gradient.norm(dim=1) <= tolerance
+    shrank = ~small | (length < SHRINKING * state.shortest)
     better = measure < 0.99 * state.best
     cutoff = SINGULAR * torch.maximum(state.scale, state.eigenvalues.abs().amax(1))
     r, _ = flatness(state.eigenvalues, in_eigenbasis(state.eigenvectors, state.gradient), cutoff)
@@ -118,17 +138,32 @@ def progressed(state: State, measure: Tensor) -> State:
         state,
         best=torch.where(better, measure, state.best),
         since=torch.where(better, torch.zeros_like(state.since), state.since + 1),
+        anchor=torch.where(shrank.unsqueeze(1), state.theta, state.anchor),
+        shortest=torch.where(small, torch.where(shrank, length, state.shortest), torch.inf),
         flatness=torch.maximum(state.flatness, torch.nan_to_num(r)),
     )
 
 
 def newton_length(state: State) -> Tensor:
-    """ρ = ‖H⁺g‖ at each row, eigenvalues at rounding level left out. (B,)."""
-    coefficients = in_eigenbasis(state.eigenvectors, state.gradient)
+    """ρ = ‖H⁺g‖ at each row off the symmetries' directions, eigenvalues at rounding level left out. (B,)."""
+    coefficients = in_eigenbasis(state.eigenvectors, project_out(state.span, state.gradient))
     dim = state.theta.shape[1]
     cutoff = dim * torch.finfo(state.theta.dtype).eps * state.eigenvalues.abs().amax(1)
-    length: Tensor = newton_coefficients(state.eigenvalues, coefficients, cutoff).norm(dim=1)
+    step = newton_coefficients(state.eigenvalues, coefficients, cutoff)
+    if state.span.shape[2]:
+        step = project_out(state.span, from_eigenbasis(state.eigenvectors, step))
+    length: Tensor = step.norm(dim=1)
     return length
+
+
+def lingers(state: State) -> Tensor:
+    """Whether a search went several Newton steps at a small gradient and came no nearer to a critical point.
+
+    The way to a point, even a degenerate one (k−1 Newton steps where L grows as xᵏ), shortens as it is gone; on the
+    tail of a plateau the steps stay as long or grow, until everything there is lost in rounding and looks critical.
+    """
+    far = (state.theta - state.anchor).norm(dim=1) > TRAVEL * state.shortest
+    return torch.logical_and(far, state.shortest > STEP_TOLERANCE * (1 + state.theta.norm(dim=1)))
 
 
 def is_critical(state: State, tolerance: float) -> Tensor:
@@ -158,22 +193,41 @@ def iterate(search: Search, landscape: Landscape, starts: Tensor, scale: Tensor,
     return Outcome(theta, status, iterations, flat)
 
 
-def refine(landscape: Landscape, thetas: Tensor, fields: tuple[Field, ...] = (), max_iterations: int = 12) -> Tensor:
-    """Newton's method on ∇L from critical points, until the step is ≤ 1e-12·(1+‖θ‖) or stops shrinking. (B, n).
+def refine(landscape: Landscape, thetas: Tensor, fields: tuple[Field, ...] = (), max_iterations: int = 60) -> Tensor:
+    """Newton's method on ∇L until the step is ≤ 1e-12·(1+‖θ‖) or stops shrinking. (B, n).
 
-    Steps leave out the symmetry directions and eigenvalues at rounding level; a step is only taken when the one after
-    it would be shorter, so a degenerate Hessian never throws a point away.
+    Steps leave out the symmetry directions and eigenvalues at rounding level. Returned is the place of the shortest
+    step (natural monotonicity, Deuflhard 2011, 3.2); a row ends when it has not shrunk for ``PATIENCE`` steps or would
+    leave the neighbourhood. So neither a degenerate Hessian nor a plateau throws a point away, while ‖g‖ may rise on
+    the way along a curved valley.
     """
-    theta = thetas
+    best, theta = thetas.clone(), thetas.clone()
     here = LocalModel.at(landscape, theta, fields)
-    step, length = here.newton_step, here.newton_length
+    step, shortest = here.newton_step, here.newton_length
+    waited = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
+    reach = REACH * (1 + thetas.norm(dim=1))
+    rows = torch.nonzero(torch.isfinite(shortest)).flatten()
     for _ in range(max_iterations):
-        proposal = theta + step
-        there = LocalModel.at(landscape, proposal, fields)
-        accept = (length > REFINED_STEP * (1 + theta.norm(dim=1))) & (there.newton_length < 0.9 * length)
-        if not bool(accept.any()):
+        rows = rows[(shortest[rows] > REFINED_STEP * (1 + best[rows].norm(dim=1))) & (waited[rows] < PATIENCE)]
+        rows = rows[(theta[rows] + step[rows] - thetas[rows]).norm(dim=1) <= reach[rows]]
+        if rows.numel() == 0:
             break
-        chosen = accept.unsqueeze(1)
-        theta, step = torch.where(chosen, proposal, theta), torch.where(chosen, there.newton_step, 0.0)
-        length = torch.where(accept, there.newton_length, 0.0)
+        theta[rows] += step[rows]
+        there = LocalModel.at(landscape, theta[rows], fields)
+        step[rows] = there.newton_step
+        shrank = there.newton_length < SHRINKING * shortest[rows]
+        waited[rows] = torch.where(shrank, 0, waited[rows] + 1)
+        shorter = rows[shrank]
+        best[shorter], shortest[shorter] = theta[shorter], there.newton_length[shrank]
+    return best
+
+
+def polished(landscape: Landscape, thetas: Tensor, tolerance: float, fields: tuple[Field, ...] = ()) -> Tensor:
+    """``thetas`` with those refined that have ‖g‖ ≤ ``tolerance``, however their search ended. (B, n)."""
+    theta = thetas.clone()
+    if len(theta) == 0:
+        return theta
+    rows = torch.nonzero(landscape.gradient(theta).norm(dim=1) <= tolerance).flatten()
+    if rows.numel():
+        theta[rows] = refine(landscape, theta[rows], fields)
     return theta

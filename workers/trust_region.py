@@ -18,6 +18,7 @@ from landsweep.workers.search import (
     STAGNATION,
     State,
     is_critical,
+    lingers,
     moved,
     progressed,
     start_state,
@@ -32,14 +33,13 @@ def subproblem(eigenvalues: Tensor, coefficients: Tensor, radius: Tensor) -> Ten
     ``eigenvalues`` (B, n) ascending, ``coefficients`` c (B, n), ``radius`` (B,) → q (B, n). The hard case (c orthogonal
     to the lowest eigenvector, λ_min < 0) goes to the boundary along that eigenvector, away from c.
     """
-    scale = eigenvalues.abs().amax(1) + torch.finfo(eigenvalues.dtype).tiny
-    floor = (torch.finfo(eigenvalues.dtype).eps * scale).unsqueeze(1)
+    convex = eigenvalues - eigenvalues[:, :1].clamp_max(0.0)  # λ + s at the least shift s that makes all ≥ 0
 
     def solution(shift: Tensor) -> Tensor:
-        return -coefficients / (eigenvalues + shift.unsqueeze(1)).clamp_min(floor)
+        return -coefficients / (convex + shift.unsqueeze(1)).clamp_min(torch.finfo(eigenvalues.dtype).tiny)
 
-    low = (-eigenvalues[:, 0]).clamp_min(0.0)
-    high = low + coefficients.norm(dim=1) / radius
+    low = torch.zeros_like(radius)
+    high = coefficients.norm(dim=1) / radius
     inside = (eigenvalues[:, 0] > 0) & (solution(low).norm(dim=1) <= radius)
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
@@ -49,7 +49,7 @@ def subproblem(eigenvalues: Tensor, coefficients: Tensor, radius: Tensor) -> Ten
     slack = (radius**2 - (q * q).sum(1)).clamp_min(0.0).sqrt()
     hard = (eigenvalues[:, 0] < 0) & (slack > 1e-3 * radius)
     sign = torch.where(coefficients[:, 0] > 0, -1.0, 1.0).to(q.dtype)
-    first = q[:, 0] + torch.where(hard, sign * slack, torch.zeros_like(slack))
+    first = torch.where(hard, sign * (q[:, 0] ** 2 + slack**2).sqrt(), q[:, 0])  # onto the boundary, not beyond
     return torch.cat([first.unsqueeze(1), q[:, 1:]], 1)
 
 
@@ -80,19 +80,22 @@ class TrustRegionNewton:
         ratio = (state.value - value) / predicted.clamp_min(torch.finfo(value.dtype).tiny)
         calmer = (gradient.norm(dim=1) < state.gradient.norm(dim=1)) & (value <= state.value + resolution)
         accept = torch.where(below, calmer, ratio > 1e-4) & torch.isfinite(value) & torch.isfinite(gradient).all(1)
-        ratio = torch.where(below, torch.where(calmer, 1.0, 0.0).to(ratio.dtype), torch.nan_to_num(ratio, nan=-1.0))
+        # where L cannot judge, the radius grows towards a minimum only: on a concave tail it would leap out of sight
+        trusted = torch.where(state.eigenvalues[:, 0] > 0, 1.0, 0.5).to(ratio.dtype)
+        judged = torch.where(calmer, trusted, torch.zeros_like(ratio))
+        ratio = torch.where(below, judged, torch.nan_to_num(ratio, nan=-1.0))
         length = q.norm(dim=1)
         shrunk = torch.where(ratio < 0.25, 0.25 * length, state.control)
         grown = torch.minimum(2 * state.control, self.maximum_radius * (1 + state.theta.norm(dim=1)))
         radius = torch.where((ratio > 0.75) & (length > 0.8 * state.control), grown, shrunk)
         after = moved(landscape, dataclasses.replace(state, control=radius), proposal, value, gradient, accept)
-        return progressed(after, after.gradient.norm(dim=1) + (after.value - state.value).abs())
+        return progressed(after, after.gradient.norm(dim=1) + (after.value - state.value).abs(), self.tolerance)
 
     def terminate(self, state: State) -> Tensor:
         lowest = state.eigenvalues[:, 0]
         convex = lowest >= -1e-9 * state.eigenvalues.abs().amax(1)
         codes = torch.full_like(state.since, RUNNING)
-        stuck = (state.since >= STAGNATION) | (state.control < 1e-15 * (1 + state.theta.norm(dim=1)))
+        stuck = lingers(state) | (state.since >= STAGNATION) | (state.control < 1e-15 * (1 + state.theta.norm(dim=1)))
         codes[stuck] = STAGNATED
         codes[is_critical(state, self.tolerance) & convex] = CONVERGED
         codes[~state.finite] = NON_FINITE
