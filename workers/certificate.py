@@ -52,13 +52,15 @@ def certify(landscape: Landscape, theta: Tensor, model: LocalModel, constant: Te
     makes H singular; a sampled K is said to be sampled.
     """
     n, eps = theta.shape[1], torch.finfo(theta.dtype).eps
-    smallest = model.eigenvalues.abs().amin(1)
+    smallest = model.eigenvalues.abs().amin(1) - n * eps * model.norm - model.asymmetry  # a lower bound of |λ|
     inverse = 1.0 / smallest.clamp_min(1e-300)
     rounding = n * eps * (model.gradient.norm(dim=1) + model.norm * theta.norm(dim=1))
     eta = model.newton_length + inverse * rounding
     h = inverse * eta * constant
     exact = landscape.hessian_lipschitz is not None
-    certified = (h < 0.5) & (model.n_symmetry == 0) & model.finite if exact else torch.zeros_like(model.finite)
+    certified = (
+        (h < 0.5) & (smallest > 0) & (model.n_symmetry == 0) & model.finite if exact else torch.zeros_like(model.finite)
+    )
     root = (1 - 2 * h).clamp_min(0.0).sqrt()
     radius = torch.where(constant > 0, 2 * eta / (1 + root), eta)  # (1−√(1−2h))/(βK), without cancellation
     words = ["newton-kantorovich" if exact else "sampled"] * len(theta)

@@ -74,9 +74,10 @@ def kind_of(index: int, positive: int, undetermined: int, zeros_explained: bool,
         if index and positive:
             return "saddle"
         return "maximum" if index else "minimum"
-    if (index and positive) or (index == 0 and descent) or (index and ascent):
+    below, above = bool(index) or descent, bool(positive) or ascent
+    if below and above:
         return "degenerate_saddle"
-    return "degenerate_minimum" if index == 0 else "undetermined"
+    return "undetermined" if below else "degenerate_minimum"
 
 
 def classify(
