@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -199,7 +199,9 @@ def test_function_landscape_alone_and_in_company(dtype: str) -> None:
         assert points["objective"][i] == pytest.approx(0.25, abs=1e-12)
 
 
-def test_a_function_that_returns_nan_is_a_result() -> None:
-    landscape = Landscape.from_function(lambda t: t[0] ** 2 + torch.log(t[1]), 2, lambda g: torch.tensor([1.0, -1.0]))
+@pytest.mark.parametrize("bad", [lambda t: (t**2).sum() + torch.nan, lambda t: torch.sqrt(-1 - t[0] ** 2) + t[1]])
+def test_a_function_that_returns_nan_is_a_result(bad: Callable[[Tensor], Tensor]) -> None:
+    landscape = Landscape.from_function(bad, 2, lambda g: torch.tensor([1.0, -1.0]))
     result = batch([0, 1], settings(FUNCTION, batch_size="full"), landscape)
     assert set(result.tables["points"]["kind"]) == {"diverged"}
+    assert result.tables["trials"]["status"] == ["done", "done"]
