@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from pathlib import Path
-
-import psutil
+from typing import Protocol
 
 from tests.comparison import doubled
 from tests.processes import environment, reading
 
-Moment = Callable[[Path], bool]
+
+class Moment(Protocol):
+    """Whether it has come, seen from the sweep's folder."""
+
+    __name__: str
+
+    def __call__(self, sweep: Path) -> bool: ...
 
 
 def staged(sweep: Path) -> bool:
@@ -29,7 +35,11 @@ def claimed(sweep: Path) -> bool:
 
 def committed(segments: int) -> Moment:
     """At least so many segments are done."""
-    return lambda sweep: len(list((sweep / "log").glob("*.done"))) >= segments
+
+    def some_committed(sweep: Path) -> bool:
+        return len(list((sweep / "log").glob("*.done"))) >= segments
+
+    return some_committed
 
 
 def run_killed(
@@ -39,19 +49,17 @@ def run_killed(
 
     Returns the moments that came, and what a plain pandas reader complained of meanwhile.
     """
-    came = []
+    came, pause = [], threading.Event()
     with reading(sweep, lambda: doubled(sweep)) as faults:
         for moment in moments:
             process = subprocess.Popen(
                 command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
             )
             while process.poll() is None and not moment(sweep):
-                pass
+                pause.wait(0.002)
             if process.poll() is None:
-                children = psutil.Process(process.pid).children(recursive=True)
                 os.kill(process.pid, signal.SIGKILL)
-                came.append(getattr(moment, "__name__", "moment"))
-                psutil.wait_procs(children, timeout=60)
+                came.append(moment.__name__)
             process.wait()
         subprocess.run(
             command, cwd=folder, check=True, capture_output=True, stdin=subprocess.DEVNULL, env=environment()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -124,9 +125,17 @@ def _answering(url: str, process: subprocess.Popen[bytes], patience: float) -> N
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
-    "--disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage"
-).split()
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
 
 
 def browse(url: str, *, size: tuple[int, int] = (1280, 900), image: Path | None = None, wait_ms: int = 15_000) -> str:
@@ -142,3 +151,16 @@ def browse(url: str, *, size: tuple[int, int] = (1280, 900), image: Path | None 
             [*base, "--dump-dom", url], check=True, capture_output=True, timeout=120, env=environment()
         )
         return dump.stdout.decode(errors="replace")
+
+
+def mlflow_pages(server: str, image: Path | None = None) -> tuple[str, str, str]:
+    """What the MLflow UI at ``server`` shows of its first sweep: the runs page, one configuration's page, its name."""
+    query = {"experiment_ids": ["1"], "filter": "tags.`landsweep.level` = 'configuration'", "max_results": 1}
+    request = urllib.request.Request(
+        f"{server}/api/2.0/mlflow/runs/search", json.dumps(query).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        run = json.load(answer)["runs"][0]["info"]
+    listing = browse(f"{server}/#/experiments/1/runs", size=(1500, 900), image=image)
+    page = browse(f"{server}/#/experiments/1/runs/{run['run_id']}", size=(1500, 900))
+    return listing, page, str(run["run_name"])
