@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+_EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # the request was right, the machine failed
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -63,6 +65,9 @@ def command(name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(0) from None
+            except OSError as error:
+                _complain(f"{error}; mend that path, its permissions or the space left there")
+                raise typer.Exit(1 if error.errno in _EXHAUSTED else 2) from None
 
         app.command(name)(wrapped)
         return wrapped
