@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -353,13 +354,12 @@ def test_a_refused_request_in_a_process(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     path = written(small_sweep(tmp_path, grid={}, seeds=6, resources={"batch": 1}), tmp_path)
-    process = subprocess.Popen(
-        command("run", path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command("run", path), text=True, cwd=tmp_path, start_new_session=True, **pipes)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("toy: ") and "/6 trials" in line:
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: Ray's processes get it too
             break
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, (output, errors)

@@ -416,6 +416,19 @@ def test_a_trial_that_fails_again_has_one_row(tmp_path: Path) -> None:
     assert trials(store) == []
 
 
+def test_a_failed_trial_whose_staged_folder_outlived_its_segment_has_one_row(tmp_path: Path) -> None:
+    fabricated.stage_failed(SweepStore(tmp_path), "aa", 1)
+    (staged,) = (tmp_path / "staged").iterdir()
+    content = {path.name: path.read_bytes() for path in staged.iterdir()}
+    commit.gather(SweepStore(tmp_path))
+    for name, text in content.items():  # its deleter was killed
+        LocalFiles(tmp_path).write(f"staged/{staged.name}/{name}", text)
+    assert trials(SweepStore(tmp_path), "trials") == [("aa", 1)]
+    assert commit.gather(SweepStore(tmp_path)) == 0
+    assert trials(SweepStore(tmp_path), "trials") == [("aa", 1)]
+    assert not staged.exists()
+
+
 # --- damage and malice --------------------------------------------------------------------------------------------
 
 
