@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landsweep.analysis.equivalence import FloatArray
-from landsweep.analysis.groups import gather, landscape_keys
+from landsweep.analysis.groups import Groups, gather, landscape_keys
 from landsweep.workers.errors import QueryError
 
 IntArray = NDArray[np.int64]
@@ -283,23 +283,11 @@ def check_level(level: float) -> None:
         raise QueryError(f"level is {level}: a confidence level must lie between 0 and 1, both excluded")
 
 
-def reached(
-    points: pd.DataFrame, trials: pd.DataFrame | None, keys: pd.Series
-) -> tuple[pd.DataFrame, dict[str, int], pd.DataFrame]:
-    """One row for every trial that ended at a minimum with a class, the others by reason, and every gathered trial.
+def reached(points: pd.DataFrame, groups: Groups) -> tuple[pd.DataFrame, dict[str, int]]:
+    """One row for every trial of ``groups`` that ended at a minimum with a class, and the others by reason.
 
-    Columns: those of ``Groups.chosen``, and ``class_id`` and ``kind``.
+    points: the table that ``groups`` was gathered from. Columns: those of ``Groups.chosen``, ``class_id`` and ``kind``.
     """
-    groups = gather(
-        points,
-        metric="objective",
-        trials=trials,
-        landscape=keys,
-        known_minimum=None,
-        reference=None,
-        band=None,
-        split_column=None,
-    )
     rows = groups.chosen["row"].to_numpy(dtype=np.int64)
     named = points[["class_id", "kind"]].iloc[rows].reset_index(drop=True)
     chosen = groups.chosen.drop(columns=["class_id", "kind"], errors="ignore").assign(**named)
@@ -307,7 +295,7 @@ def reached(
     excluded = dict(groups.excluded)
     if not known.all():
         excluded["no class_id"] = int((~known).sum())
-    return chosen[known].reset_index(drop=True), excluded, chosen
+    return chosen[known].reset_index(drop=True), excluded
 
 
 def _landscape(
@@ -319,7 +307,17 @@ def _landscape(
     band: float | None,
     level: float,
 ) -> LandscapeCount:
-    chosen, excluded, _ = reached(points, trials, keys)
+    groups = gather(
+        points,
+        metric="objective",
+        trials=trials,
+        landscape=keys,
+        known_minimum=None,
+        reference=None,
+        band=None,
+        split_column=None,
+    )
+    chosen, excluded = reached(points, groups)
     tally = chosen["class_id"].astype(str).value_counts()
     names = sorted(tally.index, key=lambda name: (-tally[name], name))
     counts = {str(name): int(tally[name]) for name in names}
