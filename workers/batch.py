@@ -62,7 +62,7 @@ def run_batch(
     ``hyperparameters`` (name → (B,)) replace the configuration's, one value a trial.
     """
     begun = time.monotonic()
-    fields = symmetry.checked(landscape)
+    fields = symmetry.checked(landscape, device=device)
     landscape = dataclasses.replace(landscape, symmetries=fields)
     settings, seeds, key = task.settings["training"], list(task.seeds), stream_key(task.settings)
     _, values = optimizers.build(settings)

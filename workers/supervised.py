@@ -92,7 +92,8 @@ def supervised_landscape(
         _check_inputs(split, data)
     splits = {"train": _Split(*train, loss), "test": _Split(*test, loss)}
     with torch.no_grad():
-        probe = model(init(torch.Generator().manual_seed(0)), train[0][:1].to(torch.float64))
+        theta = init(torch.Generator().manual_seed(0)).to(train[0].device)
+        probe = model(theta, train[0][:1].to(torch.float64))
     classes = probe.shape[-1]
     for split, (_, targets) in given.items():
         _check_targets(split, targets, loss, tuple(probe.shape[1:]))

@@ -35,15 +35,18 @@ def residuals(landscape: Landscape, field: Field, thetas: Tensor) -> tuple[Tenso
     return first, (curvature + pulled).norm(dim=1) / scale
 
 
-def checked(landscape: Landscape, tolerance: float = 1e-8, draws: int = 3) -> tuple[Field, ...]:
+def checked(
+    landscape: Landscape, tolerance: float = 1e-8, draws: int = 3, device: torch.device | None = None
+) -> tuple[Field, ...]:
     """The declared fields that are symmetries at ``draws`` random θ; the others are rejected with a warning."""
     if not landscape.symmetries:
         return ()
     generators = [torch.Generator().manual_seed(draw) for draw in range(draws)]
     thetas = torch.stack([landscape.init(g) + 0.1 * torch.randn(landscape.dim, generator=g) for g in generators])
+    thetas = thetas.to(device=device, dtype=torch.float64)
     accepted = []
     for position, field in enumerate(landscape.symmetries):
-        worst = float(torch.cat(residuals(landscape, field, thetas.to(torch.float64))).max())  # NaN stays NaN
+        worst = float(torch.cat(residuals(landscape, field, thetas)).max())  # NaN stays NaN
         if worst <= tolerance:
             accepted.append(field)
         else:
