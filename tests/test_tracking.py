@@ -25,6 +25,11 @@ FIGURES = {"plot.png": b"image", "points.parquet": b"table"}
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens
 
 
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> dict[str, Any]:
     """A finished sweep, 2 configurations × 3 trials, of which seed 1 failed."""
