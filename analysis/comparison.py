@@ -315,12 +315,21 @@ def _where(points: pd.DataFrame, text: str) -> pd.Series:
     types = pa.schema([(str(name), known.get(str(name), grid[name])) for name in points.columns])
     expression = parse_where(text, types)
     named = [name for name in types.names if name in text]
-    columns = {name: pa.array(points[name], type=types.field(name).type, from_pandas=True) for name in named}
+    columns = {name: _array(points[name], types.field(name).type) for name in named}
     row = "row of the table"
     table = pa.table({**columns, row: pa.array(np.arange(len(points)))})
     mask = np.zeros(len(points), dtype=bool)
     mask[table.filter(expression)[row].to_numpy()] = True
     return pd.Series(mask, index=points.index)
+
+
+def _array(column: pd.Series, kind: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return pa.array(column, type=kind, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError) as exc:
+        raise QueryError(f"the column {column.name} cannot be read as {kind}: {exc}") from exc
 
 
 def _numbers(points: pd.DataFrame, column: str) -> pd.Series:

@@ -19,6 +19,7 @@ from landsweep.analysis.comparison import (
 )
 from landsweep.analysis.equivalence import Sample, combine
 from landsweep.analysis.judgement import judge_strata
+from landsweep.analysis.plots_tests import comparison_intervals
 from landsweep.workers.errors import QueryError
 from landsweep.workers.record import schema
 
@@ -140,7 +141,7 @@ def test_saddles_of_a_trial_count_once_and_against_its_own_minimum() -> None:
 
 def test_clustered_saddles_keep_the_level() -> None:
     """20 saddles a trial that share the trial's luck: points as the unit would call every third data set different."""
-    draws, shown, naive = 120, 0, 0
+    draws, shown, naive = 80, 0, 0
     rng = np.random.default_rng(7)
     from scipy.stats import ttest_ind
 
@@ -195,7 +196,7 @@ def by_training_loss(seed: int, n: int, extra: float, curved: bool = False) -> p
 @pytest.mark.parametrize("curved", [False, True])
 def test_a_difference_by_training_loss_alone_vanishes_when_matched(curved: bool) -> None:
     words = []
-    for seed in range(20):
+    for seed in range(12):
         points = by_training_loss(seed, 100, 0.0, curved)
         plain = saddles_against_minima(points, resamples=1)
         matched = saddles_against_minima(points, match="train_loss", **FAST)
@@ -205,8 +206,8 @@ def test_a_difference_by_training_loss_alone_vanishes_when_matched(curved: bool)
         assert abs(matched.match_after or 0) < 0.03
         assert 40 < matched.n_pairs < 80
         words.append(matched.verdict)
-    assert words.count("equivalent") >= 18
-    assert words.count("different") <= 2
+    assert words.count("equivalent") >= 10
+    assert words.count("different") <= 1
 
 
 def test_matching_keeps_a_difference_that_is_there_and_its_interval_covers_it() -> None:
@@ -331,6 +332,10 @@ def test_where_reads_every_type_and_a_null_is_in_no_group() -> None:
     assert select(points, "eig_max = null").tolist() == [False, True, False, False]
     with pytest.raises(QueryError, match="eig_max"):
         select(points, "eig_mx > 1")
+    floats = points.assign(n_zero=[0.0, 1.0, np.nan, 0.0])
+    assert select(floats, "n_zero = 0").tolist() == [True, False, False, True]
+    with pytest.raises(QueryError, match="n_zero cannot be read as int64"):
+        select(points.assign(n_zero=["a", "b", "c", "d"]), "n_zero = 0")
     with pytest.raises(QueryError, match="index"):
         select(points, pd.Series([True] * 4))
     with pytest.raises(QueryError, match="int64"):
@@ -392,3 +397,42 @@ def test_the_order_of_rows_changes_nothing() -> None:
     for options in ({}, {"match": "train_loss"}):
         one, other = (saddles_against_minima(p, **options, **FAST).as_dict() for p in (points, mixed))
         assert one == other
+
+
+# --- the figure -------------------------------------------------------------------------------------------------------
+
+
+def axes() -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(6, 4)).add_subplot()
+
+
+def test_the_figure_has_a_row_for_each_stratum_and_counts_trials_once() -> None:
+    points = several(
+        table(test_loss=np.linspace(0, 1, 12)), saddles("aa", np.arange(12.0), test_loss=np.linspace(1, 3, 12))
+    )
+    found = saddles_against_minima(points, **FAST)
+    ax = axes()
+    comparison_intervals(found, ax, names={"aa (same trials)": "x", "aa": "width=3"})
+    assert ax.get_title() == "Different (n = 12 trials; 90 % thick, 95 % thin)"
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["saddles − minima", "width=3, same trials"]
+    lines = [list(line.get_xdata()) for line in ax.lines[1:4]]
+    assert lines[0] == [found.diff_low, found.diff_high]
+    assert lines[1] == [found.ci_low, found.ci_high]
+    assert lines[2] == [found.estimate]
+
+
+def test_the_figure_of_several_comparisons_and_of_none() -> None:
+    ax = axes()
+    parts = [compare(halves(k, 20), "seed < 20", "seed >= 20", names=(f"a{k}", "b"), **FAST) for k in range(3)]
+    comparison_intervals(parts, ax)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a0 − b", "a1 − b", "a2 − b"]
+    assert "n = 40 trials at most" in ax.get_title()
+    empty = axes()
+    comparison_intervals(compare(halves(1, 1), "seed < 1", "seed >= 1", **FAST), empty)
+    assert [text.get_text() for text in empty.texts] == ["no estimate"]
+    assert "n = 0" in empty.get_title()
+    for wrong in ([], [parts[0], compare(halves(1, 20), "seed < 20", "seed >= 20", margin=0.5, **FAST)]):
+        with pytest.raises(QueryError, match="at least one comparison"):
+            comparison_intervals(wrong, ax)

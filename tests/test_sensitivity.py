@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from landsweep.analysis.equivalence import Sample, combine
+from landsweep.analysis.plots_tests import sensitivity as draw
 from landsweep.analysis.sensitivity import sensitivity
 from landsweep.analysis.verdict import VerdictOptions, verdict
 from landsweep.workers.errors import QueryError
@@ -154,3 +155,22 @@ def test_a_band_of_zero_has_no_multiples() -> None:
     with pytest.raises(QueryError, match="no multiples"):
         sensitivity(sweep(8, SPREAD), VerdictOptions(band=0.0))
     assert len(sensitivity(sweep(8, SPREAD), VerdictOptions(band=0.0), bands=[0.0, 1e-3], **FAST)) == 6
+
+
+def test_the_figure_draws_every_estimate_and_rings_the_verdict() -> None:
+    from matplotlib.figure import Figure
+
+    ax = Figure().add_subplot()
+    table = sensitivity(sweep(2, SPREAD, 0.05), known_minimum=1.0, bands=[0.0, 1e-4, 1e-2, 1.0], **FAST)
+    draw(table, ax, margin=0.02)
+    assert ax.get_title() == "Verdict by band and unit (n = 90 trials at most)"
+    found = {item.get_label(): item.get_offsets().tolist() for item in ax.collections if hasattr(item, "get_offsets")}
+    drawn = table[table["estimate"].notna()]
+    assert found["trial"] == drawn[["band", "estimate"]].to_numpy().tolist()
+    assert found["the verdict"] == table.loc[table["chosen"], ["band", "estimate"]].to_numpy().tolist()
+    assert len(drawn) == 3
+    empty = Figure().add_subplot()
+    draw(sensitivity(sweep(2, [0.0] * 20), **FAST), empty)
+    assert [text.get_text() for text in empty.texts] == ["no estimate"]
+    with pytest.raises(QueryError, match="lacks unit"):
+        draw(table.drop(columns="unit"), ax)
