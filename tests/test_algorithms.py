@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
+from landsweep.analysis import plots_landscape
 from landsweep.analysis.algorithms import Algorithms, compare_algorithms, same_classes
 from landsweep.workers.errors import QueryError
 
@@ -178,3 +181,16 @@ def test_empty_tables_and_missing_costs_are_named() -> None:
         compare_algorithms(frame.iloc[:0])
     with pytest.raises(QueryError, match="seconds"):
         compare_algorithms(frame, trials(frame).drop(columns="seconds"))
+
+
+def test_the_figures_draw_chances_and_shares() -> None:
+    found = compare_algorithms(points(adam="aaab", sgd="ab--"), resamples=99)
+    chances, shares = Figure().subplots(2, 1)
+    plots_landscape.global_chance(found, chances)
+    plots_landscape.basin_shares(found, shares)
+    assert list(chances.lines[0].get_xdata()) == [0.75, 0.25]
+    assert chances.get_title() == "Global minimum reached (n = 8 trials)"
+    widths = [patch.get_width() for patch in shares.patches]
+    assert widths[:4] == pytest.approx([0.75, 0.25, 0.0, 0.0])  # two classes, rarer ones, no minimum
+    assert widths[4:8] == pytest.approx([0.25, 0.25, 0.0, 0.5])
+    chances.figure.savefig(io.BytesIO())

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
+from landsweep.analysis import plots_landscape
 from landsweep.analysis.counting import chao1, chao1_parts, count_classes, good_turing, rarefaction
 from landsweep.workers.errors import QueryError
 
@@ -214,3 +216,19 @@ def test_requests_that_mean_nothing() -> None:
         count_classes(table(["a"]), level=1.0)
     with pytest.raises(QueryError, match="another index"):
         count_classes(table(["a", "b"]), landscape_key=pd.Series(["L"]))
+
+
+def test_the_figures_draw_the_counts() -> None:
+    one = count_classes(table(["a"] * 5 + ["b", "b", "c", "d"])).landscapes[0]
+    curve, bars = Figure().add_subplot(), Figure().add_subplot()
+    plots_landscape.rarefaction_curve(one, curve)
+    plots_landscape.class_counts(one, bars)
+    assert curve.get_title() == "Minima seen (n = 9 trials, 4 classes)"
+    assert np.asarray(curve.lines[0].get_ydata())[-1] == pytest.approx(4)
+    assert any("lower bound" in text.get_text() for text in curve.get_legend().get_texts())  # type: ignore[union-attr]
+    assert list(bars.lines[0].get_ydata()) == [5, 2, 1, 1]
+    none = count_classes(table(["a"], kind="diverged")).landscapes[0]
+    for draw in (plots_landscape.rarefaction_curve, plots_landscape.class_counts):
+        ax = Figure().add_subplot()
+        draw(none, ax)
+        assert "no trial" in ax.texts[0].get_text() and "n = 0" in ax.get_title()

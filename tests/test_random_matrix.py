@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy.integrate import quad
 from scipy.stats import kstest
 
+from landsweep.analysis import plots_landscape
 from landsweep.analysis.random_matrix import LAWS, Bulk, fit_bulk, index_law, loss_concentration, outliers
 from landsweep.workers.errors import QueryError
 
@@ -241,3 +244,38 @@ def test_requests_about_losses_that_mean_nothing() -> None:
     with pytest.raises(QueryError, match="level"):
         loss_concentration(minima(6), level=2.0)
     assert not len(loss_concentration(minima(6).assign(kind="saddle")).table)
+
+
+def test_the_figures_draw_the_fits() -> None:
+    values = np.concatenate([wishart(200, 0.5, 1.0), [10.0, 11.0]])
+    bulk, law, axes = fit_bulk(values), index_law(searched())[0], Figure().subplots(5, 1)
+    plots_landscape.bulk_fit(values, bulk, axes[0])
+    plots_landscape.index_fraction(law, axes[1])
+    spectra = pd.DataFrame({"point": ["a", "b"], "eigenvalues": [values, values[:4]]})
+    plots_landscape.outlier_counts(outliers(spectra, 10, law="marchenko_pastur"), axes[2])
+    plots_landscape.loss_concentration_plot(loss_concentration(minima(20)), axes[3])
+    plots_landscape.train_test_correlation(loss_concentration(minima(20)), axes[4])
+    assert [ax.get_title() for ax in axes] == [
+        "Bulk (n = 202 eigenvalues, 200 in the bulk)",
+        "Index fraction (n = 240 critical points of 60 trials)",
+        "Outliers (n = 1 spectra)",
+        "Loss against width (n = 40 minima)",
+        "Train against test (n = 40 minima)",
+    ]
+    assert list(axes[0].lines[-1].get_xdata()) == [10.0, 11.0]
+    x, y = axes[1].lines[0].get_data()
+    assert law.fixed is not None
+    assert y[-1] == pytest.approx(law.fixed.c * (x[-1] - law.fixed.threshold) ** 1.5)
+    axes[0].figure.savefig(io.BytesIO())
+
+
+def test_the_figures_say_what_there_is_nothing_of() -> None:
+    none = loss_concentration(minima(6).assign(kind="saddle"))
+    empty = outliers(pd.DataFrame({"point": ["a"], "eigenvalues": [None]}), 10)
+    (law,) = index_law(searched().assign(kind="diverged"))
+    axes = Figure().subplots(4, 1)
+    plots_landscape.loss_concentration_plot(none, axes[0])
+    plots_landscape.train_test_correlation(none, axes[1])
+    plots_landscape.outlier_counts(empty, axes[2])
+    plots_landscape.index_fraction(law, axes[3])
+    assert all(ax.texts and "(n = 0" in ax.get_title() for ax in axes)

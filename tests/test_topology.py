@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy.optimize import fsolve
 
+from landsweep.analysis import plots_landscape
 from landsweep.analysis.topology import disconnectivity, morse_audit, sphere_characteristic
 from landsweep.workers.errors import QueryError
 
@@ -199,3 +201,19 @@ def test_an_empty_table_gives_isolated_minima_and_none_at_all_a_message() -> Non
         disconnectivity(joined.drop(columns="barrier_a"), points)
     with pytest.raises(QueryError, match="objective"):
         disconnectivity(joined, points.drop(columns="objective"))
+
+
+def test_the_figures_draw_the_tree_and_the_audit() -> None:
+    joined, points = chain([5.0, 4.0, 6.0], [0.0, 1.0, 2.0, 3.0])
+    tree, ax = disconnectivity(joined, points), Figure().add_subplot()
+    plots_landscape.disconnectivity_graph(tree, ax)
+    level = [line.get_ydata() for line in ax.lines if len(set(line.get_ydata())) == 1 and len(line.get_ydata()) == 2]
+    assert sorted(float(y[0]) for y in level) == [4.0, 5.0, 6.0]  # type: ignore[index]
+    assert ax.get_title() == "Disconnectivity (n = 4 minima, 3 connections)"
+    bars = Figure().add_subplot()
+    plots_landscape.morse_counts(morse_audit(audit_table([0, 0, 1]))[0], bars)
+    assert [patch.get_height() for patch in bars.patches] == [2, 1]
+    assert bars.get_title() == "Morse audit: Σ = 1, χ = 1 (n = 3 classes)"
+    refused = Figure().add_subplot()
+    plots_landscape.morse_counts(morse_audit(audit_table([0], kind="undetermined"))[0], refused)
+    assert "does not apply" in refused.get_title()
