@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
-import pyarrow.parquet as pq
+import pyarrow.dataset
 
 from landsweep.cluster.files import Files, checked_name, open_files
+from landsweep.cluster.tables import Tables
 from landsweep.workers import record
 from landsweep.workers.errors import StoreError
 
@@ -92,7 +92,8 @@ class Snapshot:
 def allot(staged: Iterable[Staged], claims: Iterable[Claim]) -> list[tuple[Staged, set[int]]]:
     """``staged`` by name, each with the seeds that neither ``claims`` nor a batch before it finished; none is empty."""
     finished: Trials = {}
-    for claim in claims:
+    staged = list(staged)
+    for claim in claims if staged else ():
         _add(finished, claim.finished())
     result = []
     for batch in sorted(staged, key=lambda b: b.name):
@@ -114,6 +115,8 @@ class SweepStore:
     def __init__(self, uri: str | Path) -> None:
         self.files: Files = open_files(str(uri))
         self.uri = self.files.uri
+        self.tables = Tables(self.files, self.uri)
+        self._log: dict[str, tuple[bytes, Any]] = {}  # what a file of the log held, and its value
 
     @property
     def name(self) -> str:
@@ -142,42 +145,36 @@ class SweepStore:
 
     def table(self, name: str, columns: list[str] | None = None, filter: Any = None) -> pa.Table:
         """All committed rows of a table. ``filter`` is a pyarrow expression. Raises StoreError for unreadable files."""
+        return self.tables.read(self.dataset(name), columns, filter)
+
+    def dataset(self, name: str, coded: bool = False) -> pa.dataset.Dataset:
+        """All committed rows of a table as a pyarrow dataset, with what is committed now. Raises StoreError.
+
+        ``coded``: texts that repeat are numbers into a dictionary.
+        """
         for attempt in range(3):
             try:
-                parts = list(self._parts(name, self.snapshot(), columns, filter))
-                break
+                snapshot = self.snapshot()
+                done, staged = self._done_files(name, snapshot), self._staged_files(name, snapshot)
+                return self.tables.dataset(name, done, staged, coded)
             except FileNotFoundError as exc:
                 if attempt == 2:
                     message = f"{self.uri}: a committed file is missing: {exc}; restore it from a copy"
                     raise StoreError(message) from exc
-        if not parts:
-            empty = record.schema(name).empty_table()
-            return empty.select(columns) if columns else empty
-        return pa.concat_tables(parts, promote_options="default")
+        raise AssertionError("unreachable")
 
     def table_files(self, name: str, snapshot: Snapshot) -> list[str]:
         """Names of the done segments' files of a table."""
-        prefix = f"{name}/"
-        return [file for claim in snapshot.claims if claim.files for file in claim.files if file.startswith(prefix)]
+        return list(self._done_files(name, snapshot))
 
-    def _parts(self, name: str, snapshot: Snapshot, columns: list[str] | None, filter: Any) -> Iterable[pa.Table]:
-        for file in self.table_files(name, snapshot):
-            yield self._read(file, columns, filter)
-        for batch, seeds in snapshot.pending():
-            staged = f"staged/{batch.name}/{name}.parquet"
-            if staged in batch.files:
-                rows = pa.compute.field("seed").isin(sorted(seeds))
-                yield self._read(staged, columns, rows if filter is None else rows & filter)
+    def _done_files(self, name: str, snapshot: Snapshot) -> dict[str, Mapping[str, Any]]:
+        files = (item for claim in snapshot.claims if claim.files for item in claim.files.items())
+        return {file: entry for file, entry in files if file.startswith(f"{name}/")}
 
-    def _read(self, name: str, columns: list[str] | None, filter: Any) -> pa.Table:
-        filesystem, path = self.files.location(name)
-        try:
-            return pq.read_table(path, columns=columns, filters=filter, filesystem=filesystem, partitioning=None)
-        except FileNotFoundError:
-            raise
-        except (pa.ArrowException, OSError) as exc:
-            mend = "restore it from a copy, or delete the sweep and run it again"
-            raise StoreError(f"{self.uri}/{name} cannot be read ({exc}); {mend}") from exc
+    def _staged_files(self, name: str, snapshot: Snapshot) -> dict[str, set[int]]:
+        """Of each file of a table that is only staged, the seeds to take from it."""
+        pending = ((f"staged/{batch.name}/{name}.parquet", batch, seeds) for batch, seeds in snapshot.pending())
+        return {file: seeds for file, batch, seeds in pending if file in batch.files}
 
     def _claims(self) -> Iterable[Claim]:
         names = self.files.names("log")
@@ -205,7 +202,11 @@ class SweepStore:
 
     def _json(self, name: str, *keys: str) -> dict[str, Any]:
         """The mapping in a file of the protocol, which must have ``keys``."""
-        value = self.json(name, self.files.read(name))
+        content = self.files.read(name)
+        known = self._log.get(name)
+        value: Any = known[1] if known and known[0] == content else self.json(name, content)
+        if name.startswith("log/"):
+            self._log[name] = (content, value)
         if isinstance(value, dict) and value.get("schema", 1) not in range(record.SCHEMA_VERSION + 1):
             raise StoreError(f"{self.uri}/{name}: schema {value['schema']!r} is newer than this landsweep; upgrade it")
         missing = [key for key in keys if not isinstance(value, dict) or key not in value]
