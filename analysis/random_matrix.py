@@ -30,6 +30,7 @@ _LEAST_POINTS = 8  # for an index law
 _LEAST_LEVELS = 4  # distinct objectives with a positive index
 _LEAST_EIGENVALUES = 20
 _GRID = 2001
+_NO_BULK = "fewer than half of the eigenvalues lie within the edges: the law does not describe this spectrum"
 _OUTLIERS = ("n_eigenvalues", "n_atom", "upper", "upper_limit", "n_outliers", "n_classes", "difference", "distance")
 _CONCENTRATION = (
     *("width", "config", "n", "mean", "mean_low", "mean_high", "sd", "sd_low", "sd_high"),
@@ -94,6 +95,7 @@ class Bulk:
     n_above: int
     n_below: int
     excluded: int  # eigenvalues that are not finite
+    note: str = ""  # says so where the law does not describe the spectrum
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values; a limit that is infinite is None."""
@@ -163,12 +165,15 @@ def fit_bulk(
     q in (0, 1]: for a p × p matrix from N < p vectors the continuous part is that of ratio N/p with σ²·p/N, and the
     p − N zeros are an atom. atom, atom_width: eigenvalues within ``atom_width`` of ``atom`` are left out and counted.
 
+    Where fewer than half of the eigenvalues end up within the edges, ``note`` says that the law does not hold here.
+
     Quantile matching: the law's quantiles at (i − ½)/m against the sorted bulk, least squares (location and scale are
     linear, q is searched by scipy's ``minimize_scalar``), m at first without the upper tenth. What lies beyond an edge
     by more than 2.02 Tracy–Widom scales (99 %; s = (πNa)^{−2/3} where the density is a·√(edge−λ) at the edge) is no
     bulk; then again until nothing changes. distance is max |F_bulk − F_law|.
 
-    eigenvalues: (n,), at least 20 outside the atom. Raises QueryError where they are fewer or have no spread.
+    eigenvalues: (n,), at least 20 outside the atom. Raises QueryError where they are fewer or have no spread,
+    or where half of them are not positive and the law knows no others.
     Sources: Marchenko & Pastur, Math. USSR Sb. 1 (1967) 457–483; Wigner, Ann. Math. 67 (1958) 325–327; Johnstone, Ann.
     Stat. 29 (2001) 295–327 (edge).
     """
@@ -186,6 +191,11 @@ def fit_bulk(
         )
     if values[-1] - values[0] <= 1e-12 * max(1.0, float(np.abs(values).max())):
         raise QueryError(f"the {len(values)} eigenvalues are all equal to {values[0]:.6g}: there is no bulk to fit")
+    if law == "marchenko_pastur" and np.median(values) <= 0:
+        raise QueryError(
+            "at least half of the eigenvalues are not positive, which marchenko_pastur cannot have: leave out the "
+            "zeros (atom_width) or fit shifted_marchenko_pastur or semicircle"
+        )
     kept, parameters = _settled(values, law)
     shift, scale, ratio = parameters
     bulk = values[kept]
@@ -203,6 +213,7 @@ def fit_bulk(
         n_above=int((values > above).sum()),
         n_below=int((values < below).sum()),
         excluded=len(given) - len(finite),
+        note=_NO_BULK if len(bulk) < len(values) / 2 else "",
     )
 
 
@@ -222,7 +233,8 @@ def outliers(
     spectra: columns ``point`` and ``eigenvalues`` (full spectra), others are kept where named ``config`` or ``kind``.
     n_classes: of the data set, at least 2. Returns one row a spectrum: ``n_eigenvalues n_atom upper upper_limit
     n_outliers n_classes difference distance`` (difference = outliers − classes) and ``reason``, why there is no fit
-    (numbers are null then). Raises QueryError where a column is missing or there is no spectrum.
+    (numbers are null then) or why it is none to trust. Raises QueryError where a column is missing or there is no
+    spectrum.
     """
     need(spectra, ("point", "eigenvalues"), "a count of outliers", "spectra")
     if isinstance(n_classes, bool) or not isinstance(n_classes, (int, np.integer)) or n_classes < 2:
@@ -503,7 +515,7 @@ def _counted(values: Any, n_classes: int, law: str, atom: float, atom_width: flo
         "n_classes": n_classes,
         "difference": bulk.n_above - n_classes,
         "distance": bulk.distance,
-        "reason": "",
+        "reason": bulk.note,
     }
 
 

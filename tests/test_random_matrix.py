@@ -97,11 +97,18 @@ def test_atoms_and_values_that_are_not_finite_are_left_out_and_counted() -> None
         (np.arange(40.0), {"law": "cauchy"}, "unknown"),
         (np.arange(40.0), {"atom_width": -1.0}, "not negative"),
         (np.zeros(0), {}, "0 eigenvalues"),
+        (np.arange(40.0) - 30, {}, "not positive"),
     ],
 )
 def test_spectra_without_a_bulk_are_refused(values: np.ndarray, options: dict[str, Any], message: str) -> None:
     with pytest.raises(QueryError, match=message):
         fit_bulk(values, **options)
+
+
+def test_a_law_that_does_not_hold_says_so() -> None:
+    cauchy = np.tan(np.pi * (np.arange(500) / 500 - 0.499))
+    assert "does not describe" in fit_bulk(np.concatenate([cauchy, wishart(20, 0.5, 1.0)])).note
+    assert fit_bulk(wishart(100, 0.5, 1.0)).note == ""
 
 
 def test_outliers_against_classes() -> None:
