@@ -180,10 +180,10 @@ def test_holm_and_the_intervals_count_the_measures_that_are_tested() -> None:
 
 
 def test_under_independence_the_intervals_cover_zero_and_p_is_level() -> None:
-    """Five measures of noise in 16 sweeps; α = 0.25 over five measures is 0.05 for each."""
+    """Five measures of noise in 10 sweeps; α = 0.25 over five measures is 0.05 for each."""
     names = ["trace", "eig_max", "eig_min", "frobenius", "param_norm"]
     tables = []
-    for seed in range(16):
+    for seed in range(10):
         made = {name: lambda rng, w, lr, t: noise(rng, w) for name in names}
         points = sweep(100 + seed, seeds=8, gap=lambda rng, w, lr, t: t + noise(rng, w, 0.1), **made)
         tables.append(features(points, measures=names, alpha=0.25).table)
