@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from landsweep.analysis.classes import assign_classes
+from landsweep.analysis.classes import Fingerprints, class_codes
 from landsweep.analysis.equivalence import Sample, combine, decide
-from landsweep.analysis.groups import Groups
+from landsweep.analysis.groups import MINIMA, Groups
 from landsweep.analysis.judgement import Judgement
 from landsweep.analysis.saddles import by_searcher
 from landsweep.analysis.strata import stratify
 from landsweep.analysis.trend import Trend, kendall, slope
 
 #: The metric that is reported beside another: the unpolished one, and the gap (never alone: it falls mechanically).
-_BESIDE = {
+BESIDE = {
     "test_loss": ("test_loss_trained", "gap"),
     "test_error": ("test_error_trained", "error_gap"),
     "test_loss_trained": ("test_loss", "gap"),
@@ -40,7 +40,7 @@ def collect(
     """Kendall's τ, and everything else as plain values by name."""
     pairs = [
         (rows["excess"].to_numpy(dtype=np.float64), rows["value"].to_numpy(dtype=np.float64))
-        for _, rows in groups.chosen.groupby("config", sort=True)
+        for _, rows in groups.chosen.groupby("config", sort=True, observed=True)
     ]
     tau, line = kendall(pairs, alpha), slope(pairs, alpha)
     n_local = int(groups.chosen["local"].sum())
@@ -95,7 +95,7 @@ def worst_case(groups: Groups, samples: list[Sample], metric: str) -> dict[str, 
 def _ranges(groups: Groups, metric: str) -> dict[str, tuple[float, float]]:
     """The range of the metric by configuration."""
     known = {"test_error": (0.0, 1.0), "test_error_trained": (0.0, 1.0), "error_gap": (-1.0, 1.0)}
-    spans = groups.chosen.groupby("landscape")["value"].agg(["min", "max"])
+    spans = groups.chosen.groupby("landscape", observed=True)["value"].agg(["min", "max"])
     landscapes = groups.chosen.drop_duplicates("config").set_index("config")["landscape"]
     return {
         str(config): known.get(metric, (float(spans["min"][key]), float(spans["max"][key])))
@@ -143,23 +143,28 @@ def _repeats(
     """The same comparison with another metric, and with distinct classes as the unit."""
     chosen = groups.chosen
     repeats = {}
-    for name in _BESIDE[metric]:
+    for name in BESIDE[metric]:
         if name in points.columns:
             values = points[name].to_numpy(dtype=np.float64, na_value=np.nan)[chosen["row"].to_numpy(dtype=int)]
             repeats[name] = _repeat(chosen.assign(other=values), margin, alpha)
     classes = _classes(points, landscape)
     if classes is not None:
         named = chosen.assign(class_id=classes.iloc[chosen["row"].to_numpy(dtype=int)].to_numpy())
-        means = named.dropna(subset="class_id").groupby(["config", "class_id"], as_index=False)
+        means = named.dropna(subset="class_id").groupby(["config", "class_id"], as_index=False, observed=True)
         table = means.agg(other=("value", "mean"), local=("local", "min"))
         repeats["class_id"] = _repeat(table, margin, alpha)
     return repeats
 
 
 def _classes(points: pd.DataFrame, landscape: pd.Series) -> pd.Series | None:
+    """The class of every minimum: as given, else over the minima alone, since no other point is of their class."""
     if "class_id" in points.columns:
         return points["class_id"]
-    return assign_classes(points, landscape) if "fingerprint" in points.columns else None
+    if "fingerprint" not in points.columns:
+        return None
+    prints = points["fingerprint"].astype(object).where(points["kind"].isin(MINIMA).to_numpy(), None)
+    codes, names = class_codes(Fingerprints.of(prints), landscape)
+    return pd.Series(pd.Categorical.from_codes(codes, pd.Index(names, dtype=object)), index=points.index)
 
 
 def _repeat(table: pd.DataFrame, margin: float, alpha: float) -> dict[str, Any]:

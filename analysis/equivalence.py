@@ -119,7 +119,7 @@ def combine(samples: Sequence[Sample], scale: float = 1.0) -> Estimate:
     return Estimate(value, math.sqrt(variance), 1 / spread if spread > 0 else math.inf)
 
 
-def mean_of(values: Sequence[float]) -> Estimate:
+def mean_of(values: Sequence[float] | FloatArray) -> Estimate:
     """Student's one-sample estimate: mean ± s/√k with k − 1 degrees of freedom (k ≥ 2 values)."""
     array = np.asarray(values, dtype=np.float64)
     return Estimate(float(array.mean()), float(array.std(ddof=1)) / math.sqrt(len(array)), float(len(array) - 1))

@@ -46,8 +46,18 @@ def grid_columns(points: pd.DataFrame) -> list[str]:
     return [column for column in points.columns if column not in _SCHEMA]
 
 
+def labels(values: pd.Series) -> pd.Categorical[str]:
+    """The values as text, their categories in lexical order; few of them stand for many rows."""
+    found = values if isinstance(values.dtype, pd.CategoricalDtype) else values.astype("category")
+    texts = [str(value) for value in found.cat.categories]
+    kept = sorted(set(texts))
+    places = pd.Index(kept).get_indexer(pd.Index(texts, dtype=object))
+    codes = np.append(places, -1)[found.cat.codes.to_numpy()]
+    return pd.Categorical.from_codes(codes, pd.Index(kept, dtype="str"))
+
+
 def landscape_keys(points: pd.DataFrame, given: pd.Series | None) -> pd.Series:
-    """A str Series on the rows of ``points``: equal keys, same landscape.
+    """A categorical Series of texts on the rows of ``points``: equal keys, same landscape.
 
     Where none is given: sweep and the grid columns of ``landscape`` together, since everything else of the landscape is
     the same over a sweep.
@@ -55,7 +65,7 @@ def landscape_keys(points: pd.DataFrame, given: pd.Series | None) -> pd.Series:
     if given is not None:
         if len(given) != len(points) or not given.index.equals(points.index):
             raise QueryError(f"landscape_key has {len(given)} rows on another index than the {len(points)} points")
-        return given.astype(str)
+        return pd.Series(labels(given), index=points.index)
     columns = [column for column in grid_columns(points) if column.split(".")[0] == "landscape"]
     columns += ["sweep"] if "sweep" in points.columns else []
     return _per_config(points, columns)
@@ -80,19 +90,19 @@ def gather(
     missing = [column for column in (*_NEEDED, metric) if column not in points.columns]
     if missing:
         raise QueryError(f"the points lack the columns {', '.join(missing)}, which a verdict on {metric} reads")
-    frame = _frame(points, metric, landscape, split_column)
+    used = (points["source"] == "training").to_numpy() | points["kind"].isin(MINIMA).to_numpy()
+    frame = _frame(points[used], metric, landscape[used], split_column).assign(row=np.flatnonzero(used))
     references = _references(frame, known_minimum, reference, band)
-    training = frame[frame["source"] == "training"]
-    one = training.sort_values(["trial", "order", "point"], kind="stable").drop_duplicates("trial")
-    rest = _without_training(frame, trials, set(one["trial"]))
+    one = _one_a_trial(frame[(frame["source"] == "training").to_numpy()])
+    rest = _without_training(points, trials, one["trial"])
     reason = _reasons(one, metric)
     left_out = pd.concat([one.assign(why=reason)[reason != ""], rest], ignore_index=True)
     chosen = one[reason == ""].reset_index(drop=True)
-    value = chosen["landscape"].map({key: item.value for key, item in references.items()}).astype(float)
-    bands = chosen["landscape"].map({key: item.band for key, item in references.items()}).astype(float)
-    chosen["excess"] = chosen["objective"] - value
-    chosen["local"] = chosen["excess"] > bands
-    text = left_out["reason"].fillna("").astype(str)
+    of = [references.get(str(key)) for key in chosen["landscape"].cat.categories]
+    codes = chosen["landscape"].cat.codes.to_numpy()
+    chosen["excess"] = chosen["objective"] - np.array([item.value if item else np.nan for item in of])[codes]
+    chosen["local"] = chosen["excess"] > np.array([item.band if item else np.nan for item in of])[codes]
+    text = left_out["reason"].astype(object).fillna("").astype(str)
     return Groups(
         chosen=chosen,
         excluded=_counts(left_out["why"]),
@@ -104,31 +114,57 @@ def gather(
 
 
 def _frame(points: pd.DataFrame, metric: str, landscape: pd.Series, split_column: str | None) -> pd.DataFrame:
-    """The columns that matter, under names that no grid key can shadow, with the row of ``points`` each came from."""
+    """The columns that matter, under names that no grid key can shadow."""
     columns = [column for column in grid_columns(points) if column != split_column]
-    names = {name: points[name].astype(str).to_numpy() for name in ("trial", "config", "point", "source")}
-    return pd.DataFrame(
+    config = labels(points["config"])
+    frame = pd.DataFrame(
         {
-            **names,
-            "kind": points["kind"].astype(object).where(points["kind"].notna(), "no kind").to_numpy(),
-            "order": points["point"].astype(str).str.len().to_numpy(),  # so that -2 comes before -10
-            "reason": points["reason"].to_numpy() if "reason" in points.columns else None,
+            "trial": points["trial"].array,
+            "point": points["point"].array,
+            "config": config,
+            "source": labels(points["source"]),
+            "kind": pd.Series(labels(points["kind"])).cat.add_categories("no kind").fillna("no kind"),
             "objective": pd.to_numeric(points["objective"]).to_numpy(dtype=np.float64, na_value=np.nan),
             "value": pd.to_numeric(points[metric]).to_numpy(dtype=np.float64, na_value=np.nan),
-            "landscape": landscape.to_numpy(),
-            "cell": _per_config(points, columns).to_numpy() if split_column else names["config"],
-            "split": points[split_column].astype(str).to_numpy() if split_column else "",
-            "row": np.arange(len(points)),
+            "landscape": landscape.array,
+            "cell": _per_config(points, columns).array if split_column else config,
         }
     )
+    frame["reason"] = points["reason"].array if "reason" in points.columns else None
+    frame["split"] = labels(points[split_column].astype(str)) if split_column else labels(pd.Series([""] * len(points)))
+    return frame
 
 
 def _per_config(points: pd.DataFrame, columns: list[str]) -> pd.Series:
     """A content hash of the values of ``columns``; they are the same over a configuration, so each is hashed once."""
-    first = points.drop_duplicates("config")
-    rows = zip(*(map(str, first[column].tolist()) for column in columns), strict=True) if columns else [()] * len(first)
-    hashes = [content_hash(dict(zip(columns, row, strict=True))) for row in rows]
-    return points["config"].map(dict(zip(first["config"], hashes, strict=True))).astype("str")
+    config = labels(points["config"])
+    codes = config.codes.astype(np.intp)
+    present, first = np.unique(codes, return_index=True)
+    rows = points[columns].iloc[first].astype(object).map(str).to_dict("records")
+    hashes = [content_hash(row) for row in rows]
+    kept = sorted(set(hashes))
+    places = np.full(len(config.categories) + 1, -1)
+    places[present] = [kept.index(value) for value in hashes]
+    return pd.Series(pd.Categorical.from_codes(places[codes], pd.Index(kept, dtype="str")), index=points.index)
+
+
+def _one_a_trial(training: pd.DataFrame) -> pd.DataFrame:
+    """The first training point of every trial, ordered by what is compared, whatever the order of the rows."""
+    twice = training["trial"].duplicated(keep=False).to_numpy()
+    if twice.any():
+        more = training[twice]
+        more = more.assign(order=more["point"].astype(str).str.len())  # so that -2 comes before -10
+        first = more.sort_values(["trial", "order", "point"], kind="stable").drop_duplicates("trial")
+        training = pd.concat([training[~twice], first.drop(columns="order")])
+    values = [training[name].to_numpy() for name in ("value", "objective")]
+    order = np.lexsort((_rank(training["trial"]), *values, training["config"].cat.codes.to_numpy()))
+    return training.iloc[order].reset_index(drop=True)
+
+
+def _rank(trial: pd.Series) -> np.ndarray:
+    """Numbers in the order of the values."""
+    is_number = pd.api.types.is_integer_dtype(trial.dtype)
+    return trial.to_numpy() if is_number else pd.factorize(trial.astype(object), sort=True)[0]
 
 
 def _references(
@@ -140,7 +176,7 @@ def _references(
     """Given by the request, else known from theory, else the lowest of all minima that any configuration found."""
     minima = frame[frame["kind"].isin(MINIMA) & (frame["objective"].abs() < _LARGEST)]
     references = {}
-    for key, objective in minima.groupby("landscape", sort=True)["objective"]:
+    for key, objective in minima.groupby("landscape", sort=True, observed=True)["objective"]:
         name = str(key)
         known = known_minimum.get(name) if isinstance(known_minimum, Mapping) else known_minimum
         if given is not None:
@@ -156,21 +192,36 @@ def _references(
     return references
 
 
-def _without_training(frame: pd.DataFrame, trials: pd.DataFrame | None, seen: set[str]) -> pd.DataFrame:
+def latest_attempts(trials: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the trials table, of a trial that was tried again its highest attempt."""
+    if not trials["trial"].duplicated().any():
+        return trials
+    return trials.sort_values("attempt", kind="stable").drop_duplicates("trial", keep="last")
+
+
+def _without_training(points: pd.DataFrame, trials: pd.DataFrame | None, seen: pd.Series) -> pd.DataFrame:
     """One row (config, why, reason) for every trial that has no point at the end of training."""
-    rows: dict[str, tuple[str, str, object]] = {}
+    others = points.loc[~_among(points["trial"], seen), ["trial", "config"]].drop_duplicates("trial")
+    parts = [others.assign(why="no training point", reason=None)]
     if trials is not None and len(trials):
-        last = trials.sort_values("attempt", kind="stable").drop_duplicates("trial", keep="last")
+        last = latest_attempts(trials)
+        last = last[~_among(last["trial"], seen)]
         failed = (last["status"] == "failed").to_numpy()
-        names = zip(last["trial"].astype(str), last["config"].astype(str), failed, last["error"], strict=True)
-        rows = {
-            trial: (config, "failed", _first_line(error)) if bad else (config, "no training point", None)
-            for trial, config, bad, error in names
-        }
-    for trial, config in zip(frame["trial"], frame["config"], strict=True):
-        rows.setdefault(trial, (config, "no training point", None))
-    kept = [row for trial, row in sorted(rows.items()) if trial not in seen]
-    return pd.DataFrame(kept, columns=["config", "why", "reason"], dtype=object)
+        texts = [_first_line(error) if bad else None for bad, error in zip(failed, last["error"], strict=True)]
+        reasons = pd.Series(texts, index=last.index, dtype=object)
+        why = np.where(failed, "failed", "no training point")
+        parts.insert(0, last[["trial", "config"]].assign(why=why, reason=reasons))
+    rows = pd.concat([part.astype(object) for part in parts]).drop_duplicates("trial")
+    order = sorted(range(len(rows)), key=lambda row: str(rows["trial"].iloc[row]))
+    return rows.iloc[order].drop(columns="trial").reset_index(drop=True)
+
+
+def _among(values: pd.Series, known: pd.Series) -> np.ndarray:
+    """Which values are among the known ones."""
+    if pd.api.types.is_integer_dtype(values.dtype) and pd.api.types.is_integer_dtype(known.dtype):
+        return np.isin(values.to_numpy(), known.to_numpy())
+    places = pd.Index(known.astype(object)).get_indexer(pd.Index(values.astype(object)))
+    return np.asarray(places >= 0)
 
 
 def _first_line(error: object) -> str | None:
@@ -183,7 +234,7 @@ def _reasons(one: pd.DataFrame, metric: str) -> pd.Series:
     reason[~(one["value"].abs() < _LARGEST)] = f"no finite {metric}"
     reason[~(one["objective"].abs() < _LARGEST)] = "no finite objective"
     other = ~one["kind"].isin(MINIMA)
-    reason[other] = one["kind"][other]
+    reason[other] = one["kind"][other].astype(object)
     return reason
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from landsweep.analysis.equivalence import mean_of
+from landsweep.analysis.classes import IntArray
+from landsweep.analysis.equivalence import FloatArray, mean_of
+from landsweep.analysis.groups import labels
 
-_SADDLES = ("saddle", "degenerate_saddle")
+SADDLES = ("saddle", "degenerate_saddle")
 
 
 def by_searcher(points: pd.DataFrame, metric: str, alpha: float) -> dict[str, Any]:
@@ -19,26 +21,34 @@ def by_searcher(points: pd.DataFrame, metric: str, alpha: float) -> dict[str, An
     The unit is a trial's mean over its saddles: saddles of one trial share their trajectory and their landscape. The
     differences are paired by trial. Intervals are Student's 1−α ones, None below two trials.
     """
-    found = points[points["kind"].isin(_SADDLES)]
+    found = points.loc[points["kind"].isin(SADDLES).to_numpy(), ["source", "trial", metric]]
     values = pd.to_numeric(found[metric]).to_numpy(dtype=np.float64, na_value=np.nan)
-    kept = pd.DataFrame({"source": found["source"].astype(str), "trial": found["trial"].astype(str), "value": values})
-    kept = kept[np.isfinite(values)].sort_values(["source", "trial", "value"])
-    means = kept.groupby(["source", "trial"])["value"].mean().unstack("source")
-    counts = kept["source"].value_counts()
-    searchers = {
-        str(source): {"n_points": int(counts[source]), **_interval(means[source].dropna().tolist(), alpha)}
-        for source in means.columns
-    }
-    differences = {
-        f"{a} - {b}": _interval((means[a] - means[b]).dropna().tolist(), alpha)
-        for a, b in combinations(means.columns, 2)
-    }
+    finite = np.isfinite(values)
+    sources = labels(found["source"])
+    trials, names = pd.factorize(found["trial"])
+    means, counts = {}, {}
+    for code, source in enumerate(sources.categories):
+        rows = np.flatnonzero(finite & (sources.codes == code))
+        if len(rows):
+            means[source], counts[source] = _means(trials[rows], values[rows], len(names)), len(rows)
+    searchers = {source: {"n_points": counts[source], **_interval(means[source], alpha)} for source in means}
+    differences = {f"{a} - {b}": _interval(means[a] - means[b], alpha) for a, b in combinations(means, 2)}
     return {"searchers": searchers, "differences": differences}
 
 
-def _interval(values: list[float], alpha: float) -> dict[str, Any]:
+def _means(trials: IntArray, values: FloatArray, count: int) -> FloatArray:
+    """Each trial's mean, NaN where it has no value; summed in order of the values, whatever the order of the rows."""
+    order = np.argsort(values)
+    sums = np.bincount(trials[order], values[order], count)
+    sizes = np.bincount(trials, minlength=count)
+    means: FloatArray = np.divide(sums, sizes, out=np.full(count, np.nan), where=sizes > 0)
+    return means
+
+
+def _interval(means: FloatArray, alpha: float) -> dict[str, Any]:
+    values = np.sort(means[np.isfinite(means)])
     if len(values) < 2:
-        return {"n_trials": len(values), "mean": values[0] if values else None, "low": None, "high": None}
+        return {"n_trials": len(values), "mean": float(values[0]) if len(values) else None, "low": None, "high": None}
     estimate = mean_of(values)
     low, high = estimate.interval(alpha / 2)
     return {"n_trials": len(values), "mean": estimate.value, "low": low, "high": high}

@@ -19,7 +19,7 @@ def stratify(chosen: pd.DataFrame, column: str) -> tuple[list[Sample], list[dict
     chosen: columns ``config``, ``local`` (bool) and ``column``; rows where it is not finite are passed over.
     """
     samples, dropped = [], []
-    for config, rows in chosen[np.isfinite(chosen[column])].groupby("config", sort=True):
+    for config, rows in chosen[np.isfinite(chosen[column])].groupby("config", sort=True, observed=True):
         values, local = rows[column].to_numpy(dtype=np.float64), rows["local"].to_numpy(dtype=bool)
         n_local = int(local.sum())
         if min(n_local, len(rows) - n_local) < LEAST_STRATUM:

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
+import pyarrow.dataset
 
 from landsweep.analysis import query
-from landsweep.analysis.classes import assign_classes
-from landsweep.analysis.groups import landscape_keys
+from landsweep.analysis.classes import Fingerprints, class_codes
+from landsweep.analysis.groups import landscape_keys, latest_attempts
 from landsweep.analysis.looks import Looks, Registered
+from landsweep.analysis.reading import read_for_verdict
 from landsweep.analysis.verdict import Verdict, VerdictOptions, verdict
 from landsweep.cluster.store import SWEEP_FILE, SweepStore
 from landsweep.workers import record
@@ -48,34 +50,47 @@ class Sweep:
 
         ``class_id`` is assigned over the whole sweep, whatever part of it is asked for. Raises QueryError.
         """
-        schema = self._schema("points")
+        data = self._store.dataset("points")
         wanted = None if columns is None else list(columns)
         classed = wanted is None or "class_id" in wanted
-        plain = None if wanted is None else query.check_columns([c for c in wanted if c != "class_id"], schema)
-        expression = self._filter(where, kind, schema)
-        needed = None if plain is None else list(dict.fromkeys([*plain, "config", "seed", "point"]))
-        frame = _ordered(_pandas(self._store.table("points", needed, expression)))
+        plain = data.schema.names if wanted is None else [column for column in wanted if column != "class_id"]
+        query.check_columns(plain, data.schema)
+        expression = self._filter(where, kind, data.schema)
+        needed = list(dict.fromkeys([*plain, "config", "seed", *(["point"] if classed else [])]))
+        frame = _ordered(self._store.tables.read(data, needed, expression))
         if classed:
-            frame["class_id"] = frame["point"].map(self._classes())
+            frame["class_id"] = self._classes(data, frame["point"])
         return frame if wanted is None else frame[wanted]
+
+    def scan(
+        self, columns: Sequence[str] | None = None, where: str | None = None, kind: str | Sequence[str] | None = None
+    ) -> pyarrow.dataset.Scanner:
+        """The same points without ``class_id``, as a pyarrow Scanner for what does not fit memory: read it in batches.
+
+        Rows come in the order of the files, not by configuration and seed. Raises QueryError.
+
+        ``for batch in sweep.scan(["objective"], where="seed < 10").to_batches(): …``
+        """
+        data = self._store.dataset("points")
+        plain = None if columns is None else query.check_columns(columns, data.schema)
+        return data.scanner(columns=plain, filter=self._filter(where, kind, data.schema))
 
     def trials(self) -> pd.DataFrame:
         """The trials, of one that was tried again its highest attempt."""
-        frame = _pandas(self._store.table("trials"))
-        latest = frame.sort_values("attempt", kind="stable").drop_duplicates("trial", keep="last")
-        return _ordered(latest)
+        return latest_attempts(_ordered(self._store.table("trials")))
 
     def trajectories(self) -> pd.DataFrame:
         """The trajectories' snapshots."""
-        return _ordered(_pandas(self._store.table("trajectories")))
+        return _ordered(self._store.table("trajectories"))
 
     def connections(self) -> pd.DataFrame:
         """The minima that saddles join."""
-        return _pandas(self._store.table("connections"))
+        frame: pd.DataFrame = self._store.table("connections").to_pandas()
+        return frame
 
     def spectra(self) -> pd.DataFrame:
         """Full spectra, one row a point."""
-        return _ordered(_pandas(self._store.table("spectra")))
+        return _ordered(self._store.table("spectra"))
 
     def parameters(self, point: str) -> dict[str, np.ndarray]:
         """``{"theta": θ (n,), "initial": θ₀ (n,), "trained": (n,)}`` of a point, by its id. Raises QueryError."""
@@ -107,7 +122,7 @@ class Sweep:
         """
         registered = Registered.read(self._store)
         chosen = VerdictOptions(**{**registered.options, **options})
-        points, trials = self.points(), self.trials()
+        points, trials = read_for_verdict(self._store, chosen.metric)
         looks = Looks.read(self._store)
         spent, fraction = looks.before(chosen, len(trials), registered.planned)
         answer = verdict(
@@ -137,10 +152,15 @@ class Sweep:
             sweep_text=self.text(),
         )
 
-    def _classes(self) -> dict[str, str]:
-        grid = [name for name in self._schema("points").names if name.split(".")[0] == "landscape"]
-        frame = _pandas(self._store.table("points", ["point", "sweep", "config", "fingerprint", *grid]))
-        return dict(zip(frame["point"], assign_classes(frame, landscape_keys(frame, None)), strict=True))
+    def _classes(self, data: pyarrow.dataset.Dataset, asked: pd.Series) -> pd.Series:
+        """The class of each point in ``asked``."""
+        grid = [name for name in data.schema.names if name.split(".")[0] == "landscape"]
+        table = self._store.tables.read(data, ["point", "sweep", "config", "fingerprint", *grid], None)
+        frame = table.drop_columns("fingerprint").to_pandas()
+        prints = Fingerprints.of_arrow(table.column("fingerprint"))
+        codes, names = class_codes(prints, landscape_keys(frame, None))
+        rows = pd.Index(frame["point"].astype(object)).get_indexer(pd.Index(asked.astype(object)))
+        return pd.Series(np.array([*names, None], dtype=object)[codes[rows]], index=asked.index, dtype="str")
 
     def _parameter_file(self, batch: str) -> str:
         snapshot = self._store.snapshot()
@@ -151,9 +171,6 @@ class Sweep:
             if staged.batch == batch:
                 return f"staged/{staged.name}/parameters.safetensors"
         raise StoreError(f"{self.uri}: the parameters of batch {batch} are missing; run the sweep again")
-
-    def _schema(self, table: str) -> pa.Schema:
-        return self._store.table(table, None, pa.compute.scalar(False)).schema
 
     def _filter(self, where: str | None, kind: str | Sequence[str] | None, schema: pa.Schema) -> Any:
         expression = query.parse_where(where, schema) if where else None
@@ -167,11 +184,13 @@ class Sweep:
         return of_kind if expression is None else expression & of_kind
 
 
-def _pandas(table: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
-
-
-def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
+def _ordered(table: pa.Table) -> pd.DataFrame:
     """By configuration and seed; a trial's points keep their order."""
-    return frame.sort_values(["config", "seed"], kind="stable", ignore_index=True)
+    config = table.column("config").combine_chunks().dictionary_encode()
+    rank = np.argsort(np.argsort(np.array(config.dictionary.to_pylist(), dtype=object), kind="stable"))
+    codes = config.indices.to_numpy(zero_copy_only=False)
+    order = np.lexsort((table.column("seed").to_numpy(), rank[codes] if len(rank) else codes))
+    frame: pd.DataFrame = table.to_pandas()
+    if bool((np.diff(order) == 1).all()):
+        return frame
+    return frame.take(order).reset_index(drop=True)
