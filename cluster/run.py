@@ -118,10 +118,14 @@ def _tried(store: SweepStore) -> dict[str, int]:
 def _size(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...]) -> int:
     if sweep.resources.batch != "auto":
         return int(sweep.resources.batch)
+    return min(plan.batch_size(n, samples, BATCH_MEMORY, "auto") for n, samples in shapes(configurations))
+
+
+def shapes(configurations: tuple[plan.Configuration, ...]) -> list[tuple[int, int]]:
+    """(parameters, training samples) of each configuration; builds the landscapes, so a wrong one is refused."""
     from landsweep.workers import builtin
 
-    shapes = [builtin.size(configuration.settings["landscape"]) for configuration in configurations]
-    return min(plan.batch_size(n, samples, BATCH_MEMORY, "auto") for n, samples in shapes)
+    return [builtin.size(configuration.settings["landscape"]) for configuration in configurations]
 
 
 def _check_name(sweep: spec.Sweep, store: SweepStore) -> None:

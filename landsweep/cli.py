@@ -246,16 +246,16 @@ def _conclude(planned: Plan, anything_new: bool) -> None:
 @command()
 def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json = False) -> None:
     """What a run would do: configurations, trials, batches done and left, parameters, memory."""
+    from landsweep.analysis.verdict import VerdictOptions
     from landsweep.cluster import plan as plans
     from landsweep.cluster import run as runs
     from landsweep.cluster import spec
-    from landsweep.workers import builtin
 
     sweep = _load(file, store, None, set_)
     for warning in spec.warnings(sweep):
         _complain(f"warning: {warning}")
     planned = runs.prepare(sweep)
-    shapes = [builtin.size(configuration.settings["landscape"]) for configuration in planned.configurations]
+    shapes = runs.shapes(planned.configurations)
     memory = max(plans.trial_bytes(n, samples) for n, samples in shapes) * planned.size
     facts = {
         "sweep": sweep.name,
@@ -268,15 +268,31 @@ def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json =
         "trials_per_batch": planned.size,
         "parameters": sorted({n for n, _ in shapes}),
         "batch_memory_bytes": memory,
+        "margin": VerdictOptions(**sweep.verdict.model_dump(mode="json")).chosen_margin,
+        "trials_for_margin": _trials_for_margin(planned),
     }
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
     facts["batch_memory_bytes"] = f"{memory / 2**20:.0f} MiB for Hessians and derivatives"
+    facts["trials_for_margin"] = f"{facts['trials_for_margin']} ({_SUPPOSED})"
     width = max(map(len, facts))
     for key, value in facts.items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
         typer.echo(f"{key.replace('_', ' '):{width}}  {text}")
+
+
+_SUPPOSED = "80 % power, if the metric's standard deviation is the margin and half the minima are local"
+
+
+def _trials_for_margin(planned: Plan) -> int | None:
+    """How many trials equivalence within the margin needs, before anything is known of the spread."""
+    from landsweep.analysis.power import trials_for
+    from landsweep.analysis.verdict import VerdictOptions
+
+    options = VerdictOptions(**planned.sweep.verdict.model_dump(mode="json"))
+    margin, count = options.chosen_margin, len(planned.configurations)
+    return trials_for(margin, margin, 0.5, configurations=count, alpha=options.alpha)
 
 
 # --- reading -------------------------------------------------------------------------------------------------

@@ -18,7 +18,12 @@ PACKAGES = ("cluster", "workers", "analysis")
 IMPORTS = "import landsweep.cluster.spec, landsweep.analysis, landsweep.workers.record"
 #: package → what it may import of landsweep: a package, or a module of one
 ARROWS = {
-    "landsweep": ("landsweep.analysis", "landsweep.cluster"),
+    "landsweep": (
+        "landsweep.analysis",
+        "landsweep.cluster",
+        "landsweep.workers.errors",
+        "landsweep.workers.landscape",
+    ),
     "cluster": ("landsweep.workers",),
     "analysis": ("landsweep.cluster.store", "landsweep.workers.record", "landsweep.workers.errors"),
     "workers": (),
