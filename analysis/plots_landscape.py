@@ -11,8 +11,8 @@ import pandas as pd
 from landsweep.analysis.algorithms import Algorithms
 from landsweep.analysis.counting import LandscapeCount
 from landsweep.analysis.equivalence import FloatArray
-from landsweep.analysis.plots import COLOURS, _finish
 from landsweep.analysis.random_matrix import Bulk, Concentration, IndexLaw
+from landsweep.analysis.style import COLOURS, finish
 from landsweep.analysis.topology import Disconnectivity, MorseAudit
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def rarefaction_curve(count: LandscapeCount, ax: Axes) -> None:
         ax.set_ylim(bottom=0)
     ax.set_xlabel("trials")
     ax.set_ylabel("distinct minima")
-    _finish(ax, "Minima seen", count.n_trials, f" trials, {count.n_classes} classes")
+    finish(ax, "Minima seen", count.n_trials, f" trials, {count.n_classes} classes")
 
 
 def class_counts(count: LandscapeCount, ax: Axes) -> None:
@@ -56,7 +56,7 @@ def class_counts(count: LandscapeCount, ax: Axes) -> None:
     _whole_numbers(ax)
     ax.set_xlabel("minimum, by frequency")
     ax.set_ylabel("trials")
-    _finish(ax, "Trials by minimum", count.n_trials, f" trials, {count.n_classes} classes")
+    finish(ax, "Trials by minimum", count.n_trials, f" trials, {count.n_classes} classes")
 
 
 def morse_counts(audit: MorseAudit, ax: Axes) -> None:
@@ -69,7 +69,7 @@ def morse_counts(audit: MorseAudit, ax: Axes) -> None:
     ax.set_xlabel("index (blue: +1 each, hatched: −1)")
     ax.set_ylabel("distinct points")
     found = "does not apply" if audit.total is None else f"Σ = {audit.total}, χ = {audit.euler_characteristic}"
-    _finish(ax, f"Morse audit: {found}", audit.n_classes, " classes")
+    finish(ax, f"Morse audit: {found}", audit.n_classes, " classes")
 
 
 def disconnectivity_graph(tree: Disconnectivity, ax: Axes) -> None:
@@ -94,7 +94,7 @@ def disconnectivity_graph(tree: Disconnectivity, ax: Axes) -> None:
     ax.set_xticks([place[leaf] for leaf in shown], [leaf[-_MOST_LETTERS:] for leaf in shown], rotation=90, fontsize=7)
     ax.set_ylabel("objective")
     apart = f", {len(tree.roots)} not joined" if len(tree.roots) > 1 else ""
-    _finish(ax, "Disconnectivity", len(leaves), f" minima, {tree.n_connections} connections{apart}")
+    finish(ax, "Disconnectivity", len(leaves), f" minima, {tree.n_connections} connections{apart}")
 
 
 def index_fraction(law: IndexLaw, ax: Axes) -> None:
@@ -112,7 +112,7 @@ def index_fraction(law: IndexLaw, ax: Axes) -> None:
         _empty(ax, "no critical point")
     ax.set_xlabel("objective")
     ax.set_ylabel("index / parameters")
-    _finish(ax, "Index fraction", law.n_points, f" critical points of {law.n_trials} trials")
+    finish(ax, "Index fraction", law.n_points, f" critical points of {law.n_trials} trials")
 
 
 def bulk_fit(eigenvalues: FloatArray, bulk: Bulk, ax: Axes) -> None:
@@ -132,7 +132,7 @@ def bulk_fit(eigenvalues: FloatArray, bulk: Bulk, ax: Axes) -> None:
         ax.plot(above, np.zeros(len(above)), "v", color=_LINES[3], markersize=6, label=f"{len(above)} outliers")
     ax.set_xlabel("eigenvalue")
     ax.set_ylabel("density of the bulk")
-    _finish(ax, "Bulk", len(values), f" eigenvalues, {bulk.n_bulk} in the bulk")
+    finish(ax, "Bulk", len(values), f" eigenvalues, {bulk.n_bulk} in the bulk")
 
 
 def outlier_counts(table: pd.DataFrame, ax: Axes) -> None:
@@ -148,7 +148,7 @@ def outlier_counts(table: pd.DataFrame, ax: Axes) -> None:
     _whole_numbers(ax)
     ax.set_xlabel("eigenvalues above the bulk")
     ax.set_ylabel("spectra")
-    _finish(ax, "Outliers", len(found), " spectra")
+    finish(ax, "Outliers", len(found), " spectra")
 
 
 def loss_concentration_plot(found: Concentration, ax: Axes) -> None:
@@ -167,7 +167,7 @@ def loss_concentration_plot(found: Concentration, ax: Axes) -> None:
         _empty(ax, "no minimum")
     ax.set_xlabel("hidden units")
     ax.set_ylabel(found.metric.replace("_", " "))
-    _finish(ax, "Loss against width", int(table["n"].sum()) if len(table) else 0, " minima")
+    finish(ax, "Loss against width", int(table["n"].sum()) if len(table) else 0, " minima")
 
 
 def train_test_correlation(found: Concentration, ax: Axes) -> None:
@@ -187,7 +187,7 @@ def train_test_correlation(found: Concentration, ax: Axes) -> None:
     ax.set_ylim(-1.02, 1.02)
     ax.set_xlabel("hidden units")
     ax.set_ylabel(f"ρ(train loss, {found.metric.replace('_', ' ')})")
-    _finish(ax, "Train against test", int(table["n"].sum()) if len(table) else 0, " minima")
+    finish(ax, "Train against test", int(table["n"].sum()) if len(table) else 0, " minima")
 
 
 def global_chance(found: Algorithms, ax: Axes) -> None:
@@ -199,7 +199,7 @@ def global_chance(found: Algorithms, ax: Axes) -> None:
     _rows(ax, table)
     ax.set_xlim(-0.02, 1.02)
     ax.set_xlabel("share of trials at the global minimum")
-    _finish(ax, "Global minimum reached", int(table["n_trials"].sum()), _cut(found, table))
+    finish(ax, "Global minimum reached", int(table["n_trials"].sum()), _cut(found, table))
 
 
 def basin_shares(found: Algorithms, ax: Axes) -> None:
@@ -230,7 +230,7 @@ def basin_shares(found: Algorithms, ax: Axes) -> None:
     _rows(ax, table)
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of trials")
-    _finish(ax, "Where trials end", int(table["n_trials"].sum()), _cut(found, table))
+    finish(ax, "Where trials end", int(table["n_trials"].sum()), _cut(found, table))
 
 
 def _rows(ax: Axes, table: pd.DataFrame) -> None:

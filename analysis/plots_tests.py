@@ -10,7 +10,7 @@ import pandas as pd
 
 from landsweep.analysis.comparison import Comparison
 from landsweep.analysis.features import Features
-from landsweep.analysis.plots import COLOURS, _finish
+from landsweep.analysis.style import COLOURS, finish
 from landsweep.workers.errors import QueryError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def comparison_intervals(
     level = f"{100 * (1 - 2 * one.alpha):.4g} % thick, {100 * (1 - one.alpha):.4g} % thin"
     title = one.verdict.capitalize() if len(found) == 1 else "Differences"
     most = " at most" if len(found) > 1 else ""
-    _finish(ax, title, max(map(_trials, found)), f" trials{most}{matched}; {level}")
+    finish(ax, title, max(map(_trials, found)), f" trials{most}{matched}; {level}")
 
 
 def sensitivity(table: pd.DataFrame, ax: Axes, margin: float | None = None) -> None:
@@ -127,7 +127,7 @@ def sensitivity(table: pd.DataFrame, ax: Axes, margin: float | None = None) -> N
     ax.set_xlabel("band, times the chosen one" if scaled else "band, in units of the objective")
     ax.set_ylabel("local − global")
     count = int((table["n_local"] + table["n_global"])[table["unit"] != "class"].max()) if len(table) else 0
-    _finish(ax, "Verdict by band and unit", count, " trials at most")
+    finish(ax, "Verdict by band and unit", count, " trials at most")
 
 
 def feature_ranking(found: Features, ax: Axes) -> None:
@@ -152,7 +152,7 @@ def feature_ranking(found: Features, ax: Axes) -> None:
     ax.set_yticks(range(len(table)), table["measure"].str.replace("_", " ").tolist(), fontsize=8)
     ax.set_ylim(max(len(table) - 0.4, 0.6), -0.6)
     ax.set_xlabel(f"rank correlation with {found.target.replace('_', ' ')}")
-    _finish(ax, "What predicts generalisation", found.n, f" trials, {found.n_configs} configurations")
+    finish(ax, "What predicts generalisation", found.n, f" trials, {found.n_configs} configurations")
 
 
 def _trials(item: Comparison) -> int:

@@ -5,7 +5,7 @@
 '0.1.0'
 
 ``open(uri)`` reads a sweep's results; ``Landscape`` makes a landscape of one's own (it needs torch, and is imported
-when it is first asked for); ``LandsweepError`` is the base of everything raised on purpose.
+when it is first asked for); ``plots`` draws; ``LandsweepError`` is the base of everything raised on purpose.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from landsweep.analysis import plots
     from landsweep.analysis.sweep import Sweep, open
     from landsweep.workers.errors import LandsweepError
     from landsweep.workers.landscape import Landscape
 
-__all__ = ["Landscape", "LandsweepError", "Sweep", "__version__", "open"]
+__all__ = ["Landscape", "LandsweepError", "Sweep", "__version__", "open", "plots"]
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ _HOMES = {
     "LandsweepError": "landsweep.workers.errors",
     "Sweep": "landsweep.analysis.sweep",
     "open": "landsweep.analysis.sweep",
+    "plots": "landsweep.analysis.plots",
 }
 
 
@@ -34,4 +36,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'landsweep' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = importlib.import_module(_HOMES[name])
+    return home if name == "plots" else getattr(home, name)
