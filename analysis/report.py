@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from landsweep.analysis import plots
+from landsweep.analysis.findings import findings
 from landsweep.analysis.groups import MINIMA, grid_columns
 from landsweep.analysis.labels import labels
 from landsweep.analysis.page import document, figure, heading, paragraph, preformatted, rows_table, section
@@ -50,6 +51,7 @@ def write_report(
         _counts(points),
         _figures(points, spectra, verdict.metric),
         _configurations(points, verdict.metric),
+        *findings(points, trials, verdict),
         *_saddles(verdict),
         _excluded(trials, verdict),
         section("Sweep file", preformatted(sweep_text)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,13 @@ from landsweep.analysis.verdict import Verdict, VerdictOptions, verdict
 from landsweep.cluster.store import SWEEP_FILE, SweepStore
 from landsweep.workers import record
 from landsweep.workers.errors import QueryError, StoreError
+
+if TYPE_CHECKING:
+    from landsweep.analysis.algorithms import Algorithms
+    from landsweep.analysis.comparison import Comparison
+    from landsweep.analysis.counting import Counting
+    from landsweep.analysis.features import Features
+    from landsweep.analysis.random_matrix import Concentration, IndexLaw
 
 
 def open(uri: str | Path) -> Sweep:
@@ -136,6 +143,69 @@ class Sweep:
         if record_look and len(trials):
             looks.add(self._store, chosen, len(trials), spent, fraction, float(answer.details["alpha_spent_after"]))
         return answer
+
+    def classes(self) -> Counting:
+        """How many distinct minima were met, and what can be said of those that were not."""
+        from landsweep.analysis.counting import count_classes
+
+        return count_classes(self.points(), self.trials())
+
+    def algorithms(self) -> Algorithms:
+        """Which optimiser reaches which minima, how often and at what cost."""
+        from landsweep.analysis.algorithms import compare_algorithms
+
+        return compare_algorithms(self.points(), self.trials())
+
+    def compare(self, a: str, b: str, **options: Any) -> Comparison:
+        """Two groups of points, each given as ``--where`` text, by the verdict's statistics."""
+        from landsweep.analysis.comparison import compare
+
+        return compare(self.points(), a, b, **options)
+
+    def saddles_against_minima(self, **options: Any) -> Comparison:
+        """Do saddles generalise like minima? ``match="train_loss"`` compares at the same training loss."""
+        from landsweep.analysis.comparison import saddles_against_minima
+
+        return saddles_against_minima(self.points(), **options)
+
+    def sharp_against_flat(self, **options: Any) -> Comparison:
+        """Do sharp minima generalise like flat ones?"""
+        from landsweep.analysis.comparison import sharp_against_flat
+
+        return sharp_against_flat(self.points(), **options)
+
+    def features(self, target: str = "gap") -> Features:
+        """Which measures predict ``target``."""
+        from landsweep.analysis.features import features
+
+        return features(self.points(), target)
+
+    def sensitivity(self) -> pd.DataFrame:
+        """The verdict at other bands and over other units."""
+        from landsweep.analysis.sensitivity import sensitivity
+
+        return sensitivity(self.points(), self._question(), trials=self.trials())
+
+    def power(self, margins: Sequence[float] = (0.01, 0.02, 0.05)) -> pd.DataFrame:
+        """How many trials each margin needs."""
+        from landsweep.analysis.power import power_table
+
+        return power_table(self.points(), margins, self._question(), trials=self.trials())
+
+    def index_law(self) -> tuple[IndexLaw, ...]:
+        """The index fraction against the excess objective, of each landscape."""
+        from landsweep.analysis.random_matrix import index_law
+
+        return index_law(self.points())
+
+    def loss_concentration(self) -> Concentration:
+        """The metric's spread over minima, and the correlation of training and test loss, by width."""
+        from landsweep.analysis.random_matrix import loss_concentration
+
+        return loss_concentration(self.points(), self.trials())
+
+    def _question(self) -> VerdictOptions:
+        return VerdictOptions(**Registered.read(self._store).options)
 
     def report(self, path: str | Path, verdict: Verdict | None = None) -> Path:
         """Write the report, one self-contained HTML file."""
