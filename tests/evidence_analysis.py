@@ -27,7 +27,7 @@ SETS = 2000
 RESAMPLES = 500  # the verdict's own least
 LIMIT = ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / SETS)
 HEADER = (
-    "| distribution | configurations | trials in the smaller group | largest size ratio | largest variance | "
+    "| distribution | configurations | trials in the smaller group | largest size ratio | largest variance ratio | "
     "equivalent at + margin | at − margin | different at 0 | level |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )

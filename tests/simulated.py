@@ -40,10 +40,14 @@ class Setting:
     ratio: float  # of the larger group to the smaller one: uniform in [1, ratio], either may be the larger
     claimed: bool  # whether the level is claimed here, or measured only
     spread: float = 2.0  # a group's standard deviation: log-uniform in [1/spread, spread]
+    worst: bool = (
+        False  # instead: local always the smaller group by the ratio, its spread the largest, the other's least
+    )
 
     @property
     def name(self) -> str:
-        return f"{self.shape} | {_range(self.strata)} | {_range(self.sizes)} | {self.ratio:g} | {self.spread**2:g}"
+        shape = f"{self.shape}, all against" if self.worst else self.shape
+        return f"{shape} | {_range(self.strata)} | {_range(self.sizes)} | {self.ratio:g} | {self.spread**4:g}"
 
 
 def _range(ends: tuple[int, int]) -> str:
@@ -70,6 +74,8 @@ def draw(setting: Setting, rng: np.random.Generator) -> Drawn:
         sizes = [small, round(small * rng.uniform(1, setting.ratio))]
         rng.shuffle(sizes)
         spreads = np.exp(rng.uniform(-1, 1, 2) * math.log(setting.spread))
+        if setting.worst:
+            sizes, spreads = [small, round(small * setting.ratio)], np.array([setting.spread, 1 / setting.spread])
         offset = 10 * rng.standard_normal()
         local, best = (offset + s * shape(rng, n) for s, n in zip(spreads, sizes, strict=True))
         samples.append(Sample(str(k), local, best))
@@ -108,6 +114,9 @@ SETTINGS = (
     Setting("log-normal 0.5", (1, 30), (50, 100), 2, True),
     Setting("log-normal 0.5", (1, 1), (50, 50), 2, True),
     Setting("log-normal 0.5", (30, 30), (50, 50), 2, True),
+    Setting("normal", (2, 2), (5, 5), 10, True, worst=True),
+    Setting("log-normal 0.5", (1, 1), (50, 50), 2, True, worst=True),
+    Setting("log-normal 0.5", (30, 30), (50, 50), 2, True, worst=True),
     Setting("log-normal 0.5", (1, 1), (10, 10), 1, False),
     Setting("log-normal 0.5", (1, 1), (10, 10), 10, False),
     Setting("log-normal 0.5", (1, 30), (5, 10), 4, False),
@@ -115,6 +124,9 @@ SETTINGS = (
     Setting("log-normal 1", (1, 1), (10, 10), 4, False),
     Setting("log-normal 1", (1, 1), (50, 100), 2, False),
     Setting("log-normal 1", (1, 30), (10, 20), 4, False),
+    Setting("log-normal 0.5", (1, 1), (10, 10), 10, False, worst=True),
+    Setting("log-normal 1", (1, 1), (10, 10), 10, False, worst=True),
+    Setting("log-normal 1", (30, 30), (10, 10), 10, False, worst=True),
     Setting("Student t, 3 degrees", (1, 1), (10, 10), 4, False),
     Setting("Student t, 3 degrees", (1, 30), (10, 20), 4, False),
 )
