@@ -12,7 +12,7 @@ from landsweep.analysis.equivalence import Estimate, FloatArray, Interval, Sampl
 
 #: Resamples where nothing else is asked for.
 RESAMPLES = 2000
-_LEAST_RESAMPLES = 500
+_LEAST_RESAMPLES = 250  # for 800,000 trials and more, where t is exact to many digits and this confirms it
 _DRAWS = 2 * 10**8  # in all: beyond it, resamples are saved
 _CHUNK = 10**5  # drawn at once: what a core's cache holds
 

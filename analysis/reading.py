@@ -21,14 +21,15 @@ from landsweep.cluster.store import SweepStore
 
 _EVERYWHERE = ("sweep", "config", "seed", "source", "kind", "objective")
 _OF_TRIALS = ("config", "seed", "status", "attempt", "error")
-_OF_TRAINING = ("point", "reason", "polish_distance", "same_basin", "fingerprint")
+_OF_TRAINING = ("reason", "polish_distance", "same_basin", "fingerprint")
 
 
-def read_for_verdict(store: SweepStore, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_for_verdict(store: SweepStore, metric: str, named: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The points and the trials that ``verdict`` needs for ``metric``.
 
     Points: the ends of training, minima of every source (for the reference) and saddles; of a store without a trials
     table all, so that every trial is counted. ``trial`` is a number, and ``class_id`` is that of the minima.
+    ``named``: read the points' names too, which only matter where a trial has several ends of training.
     """
     trials = _read(store, store.dataset("trials", coded=True), _OF_TRIALS, None)
     data = store.dataset("points", coded=True)
@@ -38,7 +39,12 @@ def read_for_verdict(store: SweepStore, metric: str) -> tuple[pd.DataFrame, pd.D
     if trials.num_rows:
         kinds = [field("kind") == kind for kind in (*MINIMA, *SADDLES)]
         others = others & functools.reduce(operator.or_, kinds)
-    ends = _read(store, data, [*present, *_OF_TRAINING, *BESIDE[metric]], field("source") == "training")
+    ends = _read(
+        store,
+        data,
+        [*present, *_OF_TRAINING, *BESIDE[metric], *(["point"] if named else [])],
+        field("source") == "training",
+    )
     if "fingerprint" in ends.column_names:
         classes = _classes(ends)
         ends = ends.drop_columns("fingerprint").append_column("class_id", classes)
@@ -46,6 +52,10 @@ def read_for_verdict(store: SweepStore, metric: str) -> tuple[pd.DataFrame, pd.D
     del ends
     points, tried = _frame(parts), _frame([trials])
     _number(points, tried)
+    if not named:
+        if points.loc[(points["source"] == "training").to_numpy(), "trial"].duplicated().any():
+            return read_for_verdict(store, metric, named=True)
+        points["point"] = np.zeros(len(points), dtype=np.int8)
     return points, latest_attempts(tried)
 
 

@@ -24,7 +24,7 @@ from tests.simulated import ALPHA, SETTINGS, says
 from tests.simulated import level as level_of
 
 SETS = 2000
-RESAMPLES = 500  # the verdict's own least
+RESAMPLES = 500  # fewer than a verdict draws below 400,000 trials, so that 2,000 data sets a setting are minutes
 LIMIT = ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / SETS)
 HEADER = (
     "| distribution | configurations | trials in the smaller group | largest size ratio | largest variance ratio | "

@@ -120,6 +120,18 @@ def _foreign(sweep: Path) -> None:
     (sweep / "log" / "notes.txt").write_text("no claim")
 
 
+def add_second_ends(sweep: Path) -> None:
+    """Give every trial of the first file another training point, better in every way and named after the first."""
+
+    def change(table: pa.Table) -> pa.Table:
+        more = table.filter(pa.array(_training(table)))
+        names = [name.replace("-training-0", "-training-10") for name in more.column("point").to_pylist()]
+        more = _put(_put(more, "point", pa.array(names)), "test_loss", pa.array(np.zeros(more.num_rows)))
+        return pa.concat_tables([more, table])
+
+    _rewrite(_files(sweep)[0], change)
+
+
 def _text_for_number(table: pa.Table) -> pa.Table:
     return _put(table, "training.lr", table.column("training.lr").cast(pa.string()))
 

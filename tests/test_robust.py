@@ -29,6 +29,13 @@ def test_a_foreign_file_changes_no_number(tmp_path: Path) -> None:
     assert len(landsweep.open(sweep).points(["seed"])) == count
 
 
+def test_a_second_end_of_training_counts_once(tmp_path: Path) -> None:
+    sweep = write(tmp_path, faults.PLAN)
+    before = landsweep.open(sweep).verdict(record_look=False).to_json()
+    faults.add_second_ends(sweep)
+    assert landsweep.open(sweep).verdict(record_look=False).to_json() == before
+
+
 def test_every_way_of_reading_names_the_damaged_file(tmp_path: Path) -> None:
     sweep = write(tmp_path, faults.PLAN)
     opened = landsweep.open(sweep)
