@@ -62,7 +62,7 @@ def _sensitivity(points: pd.DataFrame, trials: pd.DataFrame | None, verdict: Ver
     table = sensitivity(points, _options(verdict), trials=trials)
     shown = table[table["estimate"].notna()]
     n = int((table["n_local"] + table["n_global"]).max())
-    caption = f"The estimate and its interval by band, for each unit (n ≤ {n})."
+    caption = f"The estimate and its interval by band, for each unit (n = {n} trials at most)."
     drawn = partial(plots.sensitivity, table, margin=verdict.margin)
     columns = ["band", "factor", "unit", "n_local", "n_global", "estimate", "ci_low", "ci_high", "verdict"]
     return [

@@ -124,7 +124,7 @@ def _answering(url: str, process: subprocess.Popen[bytes], patience: float) -> N
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-_QUIET = (
+QUIET = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -141,9 +141,9 @@ _QUIET = (
 def browse(url: str, *, size: tuple[int, int] = (1280, 900), image: Path | None = None, wait_ms: int = 15_000) -> str:
     """The page at ``url`` after ``wait_ms`` of its own time, as headless Chromium has it: its DOM, and an image."""
     assert CHROMIUM, "no chromium on this machine: install it (Debian: apt-get install chromium)"
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         window = f"--window-size={size[0]},{size[1]}"
-        base = [CHROMIUM, *_QUIET, f"--user-data-dir={profile}", window, f"--virtual-time-budget={wait_ms}"]
+        base = [CHROMIUM, *QUIET, f"--user-data-dir={profile}", window, f"--virtual-time-budget={wait_ms}"]
         if image is not None:
             shot = [*base, f"--screenshot={image}", url]
             subprocess.run(shot, check=True, capture_output=True, timeout=120, env=environment())

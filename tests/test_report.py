@@ -90,7 +90,7 @@ def test_the_report_stands_alone(tmp_path: Path) -> None:
     tags = {tag for tag, *_ in page.seen}
     assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form"}
     images = [attrs for tag, attrs, _ in page.seen if tag == "img"]
-    assert len(images) == 5
+    assert len(images) == 9
     for attrs in images:
         assert (attrs["src"] or "").startswith("data:image/png;base64,")
         assert attrs["alt"]
@@ -131,7 +131,7 @@ def test_the_report_holds_what_the_tables_hold(tmp_path: Path) -> None:
         assert title in words
     assert "landscape.hidden" in words
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", written(tmp_path), re.S)
-    assert len(captions) == 5
+    assert len(captions) == 9
     assert all(re.search(r"n = \d+", caption) and "landsweep.open(SWEEP)." in caption for caption in captions)
 
 
