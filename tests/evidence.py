@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests import disturbed
+from tests import disturbed, evidence_analysis
+from tests.browser import faults
 from tests.comparison import doubled, largest_difference, points_of
 from tests.malformed import MALFORMED, content
 from tests.processes import CHROMIUM, Ended, environment, free_port, mlflow_pages, serving, watched
@@ -212,6 +213,39 @@ def malformed(bench: Bench) -> tuple[str, bool]:
     return f"{len(MALFORMED)} files, not refused as claimed: {bad or 'none'}", len(MALFORMED) >= 20 and not bad
 
 
+def module(name: str, *arguments: str) -> Callable[[Bench], tuple[str, bool]]:
+    """A claim that a module of the tests measures, in the clone: the line that says what, and whether it exits 0."""
+
+    def measure(bench: Bench) -> tuple[str, bool]:
+        ended = watched([str(bench.clone / ".venv/bin/python"), "-m", name, *arguments], bench.clone)
+        print(ended.output, flush=True)
+        lines = ended.output.strip().splitlines()
+        said = next((line for line in lines if "hold" in line.lower() and line.startswith("  ")), lines[0])
+        return said.strip().removeprefix("holds: "), ended.code == 0
+
+    return measure
+
+
+def report_in_browser(bench: Bench) -> tuple[str, bool]:
+    if CHROMIUM is None:
+        return "not measured: no chromium on this machine", False
+    found = faults(bench.sweep / "report.html")
+    return f"at 1280 and 390 px, light and dark: {found or 'no request, no complaint, no overflow'}", not found
+
+
+def notebook(bench: Bench) -> tuple[str, bool]:
+    script = "import json\nnames = {}\nfor cell in json.load(open('docs/tour.ipynb'))['cells']:\n"
+    script += "    if cell['cell_type'] == 'code': exec(''.join(cell['source']), names)\nprint('ran every cell')"
+    assert bench.sweep.is_dir()
+    ended = watched([str(bench.clone / ".venv/bin/python"), "-c", script], bench.clone)
+    return ended.output.strip().splitlines()[-1], ended.code == 0
+
+
+def tests_of(*arguments: str) -> Callable[[Bench], tuple[str, bool]]:
+    """A claim that tests measure in full."""
+    return lambda bench: bench.pytest(*arguments)
+
+
 CLAIMS = {
     "run": Claim("`make run` exits 0 in ≤ 8 min after installation, peak < 4 GB in all its processes", make_run),
     "found": Claim("minima and saddles of several indices in every configuration, and a verdict", found),
@@ -224,13 +258,29 @@ CLAIMS = {
     "seeds": Claim("with `seeds` raised by 10 only the new trials run", more_seeds),
     "diverged": Claim(
         "lr 1e6 for one trial: kind=diverged, batch mates unchanged to the bit",
-        lambda bench: bench.pytest("tests/test_training.py", "-k", "diverge"),
+        tests_of("tests/test_training.py", "-k", "diverge"),
     ),
     "batches": Claim(
         "a seed alone, in batches of 4 and of 64: equal start, data order and points, to the bit",
-        lambda bench: bench.pytest("tests/test_training.py", "-k", "alone"),
+        tests_of("tests/test_training.py", "-k", "alone"),
     ),
     "test": Claim("`make test` in ≤ 10 min", make_test),
+    "report": Claim(
+        "the report in Chromium: no request off the page, no console error, no overflow", report_in_browser
+    ),
+    "notebook": Claim("the notebook in the docs runs on the digits sweep", notebook),
+    "published": Claim(
+        "published worked examples of Chao1, Cliff's δ and I² reproduced",
+        tests_of("tests/test_counting.py", "tests/test_effects.py", "-k", "published or hogarty or bcg"),
+    ),
+    "chao1": Claim(
+        "Chao1's lower 95 % limit ≤ the truth in ≥ 95 % − 3 s.e. of draws at ≥ 10 seeds a class",
+        module("tests.evidence_counting"),
+    ),
+    **{
+        name: Claim(text, module("tests.evidence_analysis", name))
+        for name, (text, _) in evidence_analysis.CLAIMS.items()
+    },
 }
 
 
