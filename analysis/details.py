@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from landsweep.analysis.classes import Fingerprints, class_codes
+from landsweep.analysis.effects import cliff_delta, i_squared
 from landsweep.analysis.equivalence import Sample, combine, decide
 from landsweep.analysis.groups import MINIMA, Groups
 from landsweep.analysis.judgement import Judgement
@@ -50,6 +51,7 @@ def collect(
         "n_global_all": len(groups.chosen) - n_local,
         "interval_verdict": judgement.verdict if judgement else None,
         "strata": [_stratum(sample, alpha) for sample in samples],
+        "effects": _effects(samples, alpha),
         "dropped": dropped,
         "references": {
             key: {"value": item.value, "source": item.source, "band": item.band, "minima_below": item.below}
@@ -110,6 +112,14 @@ def _extreme(raised: Any, lowered: Any, count: int, low: float, high: float) -> 
     above = (raised.sum() + up * high) / (len(raised) + up)
     below = (lowered.sum() + down * low) / (len(lowered) + down)
     return float((above - below).max())
+
+
+def _effects(samples: list[Sample], alpha: float) -> dict[str, Any] | None:
+    """Effect sizes beside Hedges' g: Cliff's δ, and I² of the strata's estimates."""
+    if not samples:
+        return None
+    spread = i_squared([combine([sample]) for sample in samples], alpha)
+    return {"cliff_delta": cliff_delta(samples, alpha).as_dict(), "i_squared": spread.as_dict() if spread else None}
 
 
 def _stratum(sample: Sample, alpha: float) -> dict[str, Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from landsweep.analysis.counting import Counting
     from landsweep.analysis.features import Features
     from landsweep.analysis.random_matrix import Concentration, IndexLaw
+    from landsweep.analysis.topology import Disconnectivity, MorseAudit
 
 
 def open(uri: str | Path) -> Sweep:
@@ -203,6 +204,24 @@ class Sweep:
         from landsweep.analysis.random_matrix import loss_concentration
 
         return loss_concentration(self.points(), self.trials())
+
+    def outliers(self, n_classes: int) -> pd.DataFrame:
+        """How many eigenvalues of each spectrum lie above its bulk, against the number of classes of the data."""
+        from landsweep.analysis.random_matrix import outliers
+
+        return outliers(self.spectra(), n_classes)
+
+    def morse_audit(self, **options: Any) -> tuple[MorseAudit, ...]:
+        """Σ(−1)^index over the distinct points of each landscape against its Euler characteristic."""
+        from landsweep.analysis.topology import morse_audit
+
+        return morse_audit(self.points(), **options)
+
+    def disconnectivity(self) -> Disconnectivity:
+        """The tree of minima by the barriers between them, from the table ``connections``."""
+        from landsweep.analysis.topology import disconnectivity
+
+        return disconnectivity(self.connections(), self.points())
 
     def _question(self) -> VerdictOptions:
         return VerdictOptions(**Registered.read(self._store).options)

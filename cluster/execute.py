@@ -23,6 +23,8 @@ class Job:
     grid: Mapping[str, bool]  # grid key → numeric?
     code: tuple[str, ...] = ()  # folders to import the user's landscapes from
     threads: int = 1
+    gpu: bool = False
+    timeout: float | None = None  # seconds of wall time
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def _execute(job: Job) -> Summary:
     from landsweep.workers import batch as batches
     from landsweep.workers import builtin, execution
 
-    device = execution.prepare(job.threads)
+    device = execution.prepare(job.threads, job.gpu)
     for folder in job.code:
         if folder not in sys.path:
             sys.path.insert(0, folder)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import stat
+import time
+import uuid
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ def _ray() -> Any:
 class RayExecutor:
     """One actor per slot of ``num_cpus``/``num_gpus``; an actor that dies is replaced, its job is reported lost."""
 
-    def __init__(self, num_cpus: float, num_gpus: float, address: str | None = None) -> None:
+    def __init__(self, num_cpus: float, num_gpus: float, address: str | None = None, store: str | None = None) -> None:
         self._ray = _ray()
         self._connect(address)
         resources = self._ray.cluster_resources()
@@ -50,7 +53,9 @@ class RayExecutor:
         self._actor = self._ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_concurrency=1)(_Worker)
         self._idle = deque(self._actor.remote() for _ in range(self.workers))
         self._waiting: deque[Job] = deque()
-        self._running: dict[Any, tuple[Any, Job]] = {}
+        self._running: dict[Any, tuple[Any, Job, float]] = {}  # reference → actor, job, start
+        if address and store:
+            self._check_shared(Path(store).resolve())
 
     def submit(self, job: Job) -> None:
         self._waiting.append(job)
@@ -59,8 +64,9 @@ class RayExecutor:
     def wait(self, timeout: float) -> list[Completion]:
         if not self._running:
             return []
-        ready, _ = self._ray.wait(list(self._running), timeout=timeout)
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
         completions = [self._complete(reference) for reference in ready]
+        completions += [self._end(reference) for reference in self._overdue(time.monotonic())]
         self._start()
         return completions
 
@@ -70,10 +76,37 @@ class RayExecutor:
     def _start(self) -> None:
         while self._idle and self._waiting:
             actor, job = self._idle.popleft(), self._waiting.popleft()
-            self._running[actor.run.remote(job)] = (actor, job)
+            self._running[actor.run.remote(job)] = (actor, job, time.monotonic())
+
+    def _overdue(self, now: float) -> list[Any]:
+        return [
+            reference
+            for reference, (_, job, started) in self._running.items()
+            if job.timeout is not None and now - started > job.timeout
+        ]
+
+    def _end(self, reference: Any) -> Completion:
+        """Kill the actor of a job that takes longer than it may."""
+        actor, job, _ = self._running.pop(reference)
+        self._ray.kill(actor)
+        self._idle.append(self._actor.remote())
+        return Completion(job, None, f"took longer than resources.timeout, {job.timeout:g} s")
+
+    def _check_shared(self, store: Path) -> None:
+        """Refuse a store that this machine has and the cluster's workers do not."""
+        store.mkdir(parents=True, exist_ok=True)
+        probe = store / f".probe-{uuid.uuid4().hex}"
+        probe.touch()
+        try:
+            blind = [seen for seen in self._ray.get([actor.sees.remote(str(probe)) for actor in self._idle]) if seen]
+        finally:
+            probe.unlink()
+        if blind:
+            self.close()
+            raise RequestError(f"store: {store} is not there on {blind[0]}; name a folder that all nodes share")
 
     def _complete(self, reference: Any) -> Completion:
-        actor, job = self._running.pop(reference)
+        actor, job, _ = self._running.pop(reference)
         try:
             summary = self._ray.get(reference)
         except self._ray.exceptions.RayError as exc:
@@ -88,8 +121,9 @@ class RayExecutor:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address:
             try:
+                _reach(address)
                 self._ray.init(address=address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as exc:
+            except (OSError, RuntimeError, ValueError) as exc:
                 message = (
                     f"--address {address}: no Ray cluster answers there ({exc}); start one or leave the address out"
                 )
@@ -102,10 +136,17 @@ class RayExecutor:
             include_dashboard=False,
             **quiet,
         )
-        _protect_token()
+        protect_token()
 
 
-def _protect_token() -> None:
+def _reach(address: str) -> None:
+    """Raise OSError where nobody listens; Ray itself would wait for minutes."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def protect_token() -> None:
     """Ray's embedded start writes a token that others can read; keep it to its owner."""
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
     if path.is_file() and path.stat().st_uid == os.getuid():
@@ -117,3 +158,7 @@ class _Worker:
 
     def run(self, job: Job) -> Summary:
         return execute(job)
+
+    def sees(self, path: str) -> str | None:
+        """None if the file is there, else this node's name."""
+        return None if Path(path).exists() else socket.gethostname()

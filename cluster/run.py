@@ -47,6 +47,16 @@ class Plan:
     def left(self) -> int:
         return sum(len(batch.seeds) for batch in self.batches)
 
+    def seconds_left(self) -> float | None:
+        """What the trials left will take of one batch's resources, if they are like those done; None before any is."""
+        seconds = self.store.table("trials", ["seconds"]).column("seconds").drop_null()
+        return round(pa.compute.mean(seconds).as_py() * self.left, 1) if len(seconds) else None
+
+    def cost_left(self) -> float | None:
+        """Their price, where ``resources.price_per_hour`` gives one."""
+        price, seconds = self.sweep.resources.price_per_hour, self.seconds_left()
+        return None if price is None or seconds is None else round(price * seconds / 3600, 2)
+
 
 @dataclass
 class Progress:
@@ -199,8 +209,17 @@ def _drive(planned: Plan, make: Callable[[], Executor], progress: Progress, repo
 
 def _job(planned: Plan, work: policy.Work) -> Job:
     sweep = planned.sweep
-    threads = max(1, int(sweep.resources.num_cpus))
-    return Job(work, planned.store.uri, sweep.name, plan.grid_columns(sweep), importable(sweep), threads)
+    resources = sweep.resources
+    return Job(
+        work,
+        store=str(Path(planned.store.uri).resolve()),  # a worker's working directory may be another
+        sweep=sweep.name,
+        grid=plan.grid_columns(sweep),
+        code=importable(sweep),
+        threads=max(1, int(resources.num_cpus)),
+        gpu=resources.num_gpus > 0,
+        timeout=resources.timeout,
+    )
 
 
 def _completed(

@@ -152,7 +152,7 @@ def _execute(planned: Plan, address: str | None) -> Progress:
         from landsweep.cluster.ray_executor import RayExecutor
 
         resources = planned.sweep.resources
-        return RayExecutor(resources.num_cpus, resources.num_gpus, address)
+        return RayExecutor(resources.num_cpus, resources.num_gpus, address, planned.store.uri)
 
     with _terminated_as_interrupt(), _shown(planned) as report:
         return runs.run(planned, executor, report)
@@ -268,6 +268,8 @@ def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json =
         "trials_per_batch": planned.size,
         "parameters": sorted({n for n, _ in shapes}),
         "batch_memory_bytes": memory,
+        "seconds_left": planned.seconds_left(),
+        "cost_left": planned.cost_left(),
         "margin": VerdictOptions(**sweep.verdict.model_dump(mode="json")).chosen_margin,
         "trials_for_margin": _trials_for_margin(planned),
     }
@@ -276,6 +278,7 @@ def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json =
         return
     facts["batch_memory_bytes"] = f"{memory / 2**20:.0f} MiB for Hessians and derivatives"
     facts["trials_for_margin"] = f"{facts['trials_for_margin']} ({_SUPPOSED})"
+    facts = {key: value for key, value in facts.items() if value is not None}
     width = max(map(len, facts))
     for key, value in facts.items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else value

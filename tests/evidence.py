@@ -258,7 +258,7 @@ CLAIMS = {
     "seeds": Claim("with `seeds` raised by 10 only the new trials run", more_seeds),
     "diverged": Claim(
         "lr 1e6 for one trial: kind=diverged, batch mates unchanged to the bit",
-        tests_of("tests/test_training.py", "-k", "diverge"),
+        tests_of("tests/test_training.py", "-k", "diverging"),
     ),
     "batches": Claim(
         "a seed alone, in batches of 4 and of 64: equal start, data order and points, to the bit",

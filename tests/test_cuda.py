@@ -28,7 +28,7 @@ SETTINGS = {
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_a_batch_on_cuda_reaches_minima() -> None:
-    device = prepare()
+    device = prepare(gpu=True)
     assert device.type == "cuda"
     task = batch.BatchTask("s", "b", "c", SETTINGS, {}, (0, 1, 2, 3))
     result = batch.run_batch(task, builtin.build(LANDSCAPE, device), device)

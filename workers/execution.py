@@ -13,16 +13,25 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 
 import torch  # (MKL reads MKL_CBWR when torch loads it)
 
+from landsweep.workers.errors import DependencyError
+
 #: Batches are padded to at least this many rows: with one row, batched matrix products take another kernel.
 MINIMUM_ROWS = 2
 
 
-def prepare(threads: int = 1) -> torch.device:
-    """Set the threads, keep reduced-precision matrix modes off, and return the device to work on."""
+def prepare(threads: int = 1, gpu: bool = False) -> torch.device:
+    """Set the threads, keep reduced-precision matrix modes off, and return the device to work on.
+
+    Raises DependencyError where a GPU is asked for and torch finds none.
+    """
+    if gpu and not torch.cuda.is_available():
+        raise DependencyError(
+            "resources.num_gpus: torch finds no CUDA device on this worker; set 0, or mend its driver"
+        )
     torch.set_num_threads(max(1, threads))
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if gpu else "cpu")
 
 
 def describe(device: torch.device, dtype: str) -> str:
