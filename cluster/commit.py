@@ -1,4 +1,4 @@
-"""The commit protocol's writing side: stage a batch, claim a segment, write it (DESIGN.md section 8).
+"""The commit protocol's writing side: stage a batch, claim a segment, write it.
 
 A batch is done once ``staged/<batch>-<uuid>/batch.json`` exists, and is never computed again. Claims are numbered and
 created exclusively; what a claim's segment holds follows from the claim and the log before it, so anyone may finish

@@ -1,4 +1,4 @@
-"""A sweep's folder as readers see it: what is committed, each trial exactly once (DESIGN.md section 8)."""
+"""A sweep's folder as readers see it: what is committed, each trial exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MLflow is told: the tree of runs of a sweep, as plain values (DESIGN.md section 10)."""
+"""What MLflow is told: the tree of runs of a sweep, as plain values."""
 
 from __future__ import annotations
 

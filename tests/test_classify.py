@@ -54,7 +54,7 @@ def test_sign_rule(eigenvalue: float, error: float, expected: str) -> None:
 
 
 def test_kind_rule() -> None:
-    """Every combination of DESIGN section 7, written out again as a table."""
+    """Every combination of docs/points.md, written out again as a table."""
     for index, positive, explained, descent, ascent in product((0, 1), (0, 1), *[(False, True)] * 3):
         if explained:
             wanted = {(0, 0): "minimum", (0, 1): "minimum", (1, 0): "maximum", (1, 1): "saddle"}[index, positive]

@@ -1,4 +1,4 @@
-"""The commit protocol: every trial exactly once, at every moment, whoever dies or races (DESIGN.md section 8)."""
+"""The commit protocol: every trial exactly once, at every moment, whoever dies or races."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a candidate is: critical or not, the signs of its curvature with error bars, its kind (DESIGN.md section 7)."""
+"""What a candidate is: critical or not, the signs of its curvature with error bars, its kind (docs/points.md)."""
 
 from __future__ import annotations
 

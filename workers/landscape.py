@@ -174,7 +174,7 @@ class Landscape:
 
 
 def pad_rows(tensor: Tensor) -> Tensor:
-    """Repeat the last row until there are ``MINIMUM_ROWS``; section 6: no kernel depends on the number of rows."""
+    """Repeat the last row until there are ``MINIMUM_ROWS``, so that no kernel depends on their number."""
     missing = MINIMUM_ROWS - tensor.shape[0]
     if missing <= 0 or tensor.shape[0] == 0:
         return tensor

@@ -26,7 +26,7 @@ KINDS = (
     "not_converged",
     "diverged",
 )
-#: The kinds that are critical points (DESIGN.md section 7).
+#: The kinds that are critical points.
 CRITICAL_KINDS = KINDS[:6]
 SOURCES = ("training", "trajectory", "initialisation", "noise")
 STATUSES = ("done", "failed")

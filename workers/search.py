@@ -27,7 +27,7 @@ from landsweep.workers.symmetry import basis, project_out
 RUNNING, CONVERGED, STAGNATED, BUDGET, NON_FINITE = range(5)
 STATUS = ("running", "converged", "stagnated", "budget", "non_finite")
 
-STEP_TOLERANCE = 1e-6  # ρ ≤ 1e-6·(1+‖θ‖): a critical point (DESIGN.md section 7)
+STEP_TOLERANCE = 1e-6  # ρ ≤ 1e-6·(1+‖θ‖): a critical point
 REFINED_STEP = 1e-12  # where polishing may stop
 SINGULAR = 1e-7  # eigenvalues below SINGULAR·scale count as zero in least-squares solutions
 STAGNATION = 30  # iterations without 1 % progress

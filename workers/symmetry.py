@@ -11,7 +11,7 @@ from torch.func import vjp, vmap
 
 from landsweep.workers.landscape import Field, Landscape, padded
 
-RANK_CUTOFF = 1e-6  # singular values of the normalised tangents below this do not count (DESIGN.md section 7)
+RANK_CUTOFF = 1e-6  # singular values of the normalised tangents below this do not count
 
 
 def residuals(landscape: Landscape, field: Field, thetas: Tensor) -> tuple[Tensor, Tensor]:
