@@ -46,7 +46,12 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_text(self, data: str) -> yaml.ScalarNode:
+        """Quoted and escaped where a line break or control character would be folded or lost."""
+        return self.represent_scalar(_TAG + "str", data, style=None if data.isprintable() else '"')
 
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 for _name, _pattern, _first in _SCALARS:
     _Loader.add_implicit_resolver(_TAG + _name, _pattern, _first)
     _Dumper.add_implicit_resolver(_TAG + _name, _pattern, _first)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -103,6 +103,8 @@ def test_yaml_scalars(text: str, value: Any) -> None:
         max_leaves=8,
     )
 )
+@example("\x85")
+@example({"a": ["\u2028x\u2029", " \n\t", "\ufeff"]})
 def test_yaml_written_is_read_back(value: Any) -> None:
     assert yaml_reader.read_text(yaml_reader.to_text(value), "text") == value
 
