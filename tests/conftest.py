@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
+
+#: Ray runs its workers at niceness 15: beside a second test process on the same cores they would starve.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 #: The same examples in every run, however loaded the machine is; `--hypothesis-profile default` draws new ones.
 settings.register_profile("seeded", derandomize=True, deadline=None)
