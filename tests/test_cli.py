@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -355,7 +356,10 @@ def test_a_refused_request_in_a_process(tmp_path: Path) -> None:
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     path = written(small_sweep(tmp_path, grid={}, seeds=6, resources={"batch": 1}), tmp_path)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command("run", path), text=True, cwd=tmp_path, start_new_session=True, **pipes)
+    # a background shell starts its processes with SIGINT ignored, and that is inherited
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    group: dict[str, Any] = {"start_new_session": True, "preexec_fn": heed}
+    process = subprocess.Popen(command("run", path), text=True, cwd=tmp_path, **group, **pipes)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("toy: ") and "/6 trials" in line:
