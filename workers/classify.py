@@ -99,7 +99,8 @@ def classify(
     near = model.newton_length <= search.STEP_TOLERANCE * (1 + theta.norm(dim=1))
     critical = (gradient_norm <= tolerance) & near & model.finite
     zero = ZERO * torch.maximum(model.norm, scale)
-    constant = lipschitz(landscape, theta, model, keys)
+    reach = 2 * torch.nan_to_num(model.newton_length, posinf=0.0) + 1e-9 * (1 + theta.norm(dim=1))
+    constant = lipschitz(landscape, theta, reach, model, keys)
     rounding = theta.shape[1] * torch.finfo(theta.dtype).eps * model.norm + model.asymmetry
     error = rounding + 2 * constant * torch.nan_to_num(model.newton_length, posinf=0.0)
     counted = signs(model.eigenvalues, error, zero)
@@ -113,7 +114,7 @@ def classify(
             kind, reason = _other_kind(landscape, theta[row], row, model, outcome, zero, tolerance)
         kinds.append(kind)
         reasons.append(reason)
-    certificates = certify(landscape, theta, model, constant)
+    certificates = certify(landscape, theta, model, constant, reach, fields)
     return Classified(kinds, reasons, critical, counted, model, zero, error, certificates)
 
 

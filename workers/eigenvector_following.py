@@ -15,7 +15,7 @@ from landsweep.workers.search import (
     NON_FINITE,
     RUNNING,
     STAGNATED,
-    State,
+    EigenState,
     is_critical,
     lingers,
     moved,
@@ -57,17 +57,17 @@ class EigenvectorFollowing:
     initial_radius: float = 0.05  # relative to 1 + ‖θ‖
     maximum_radius: float = 0.5
 
-    def init(self, landscape: Landscape, starts: Tensor, scale: Tensor) -> State:
+    def init(self, landscape: Landscape, starts: Tensor, scale: Tensor) -> EigenState:
         state = start_state(landscape, starts, scale, self.initial_radius)
         radius = self.initial_radius * (1 + starts.norm(dim=1))
         return dataclasses.replace(state, control=radius, growth=self.index.to(starts.dtype))
 
-    def step(self, landscape: Landscape, state: State) -> State:
+    def step(self, landscape: Landscape, state: EigenState) -> EigenState:
         c = in_eigenbasis(state.eigenvectors, state.gradient)
         order = torch.arange(c.shape[1], device=c.device)
         uphill = order.unsqueeze(0) < state.growth.unsqueeze(1)
         q = torch.where(uphill, 1.0, -1.0).to(c.dtype) * damped(state.eigenvalues, c, state.control)
-        proposal = state.theta + from_eigenbasis(state.eigenvectors, q)
+        proposal = landscape.retracted(state.theta + from_eigenbasis(state.eigenvectors, q))
         value, gradient = landscape.value_and_gradient(proposal)
         # ‖g(θ+q) − (g + Hq)‖ relative to what the step changes: unlike L it still resolves the last steps
         change = from_eigenbasis(state.eigenvectors, state.eigenvalues * q)
@@ -83,7 +83,7 @@ class EigenvectorFollowing:
         after = moved(landscape, dataclasses.replace(state, control=radius), proposal, value, gradient, accept)
         return progressed(after, after.gradient.norm(dim=1), self.tolerance)
 
-    def terminate(self, state: State) -> Tensor:
+    def terminate(self, state: EigenState) -> Tensor:
         codes = torch.full_like(state.since, RUNNING)
         codes[lingers(state) | (state.since >= PATIENCE) | (state.control < 1e-15 * (1 + state.theta.norm(dim=1)))] = (
             STAGNATED

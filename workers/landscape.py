@@ -9,16 +9,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, grad_and_value, hessian, vmap
+from torch.func import functional_call, grad, grad_and_value, hessian, jvp, vmap
 
 from landsweep.workers.errors import LandscapeError
 from landsweep.workers.execution import MINIMUM_ROWS
 
 Scalar = Callable[[Tensor], Tensor]  # θ (n,) → ()
 Field = Callable[[Tensor], Tensor]  # θ (n,) → tangent (n,)
+Lipschitz = float | Callable[[Tensor, Tensor], Tensor]  # K everywhere, or (θ (n,), radius ()) → K () on that ball
 
 #: Bytes that one chunk of Hessians and their temporaries may take.
 CHUNK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class KnownClass:
+    """A class of stationary points that theory gives: one point up to the landscape's symmetries, or a manifold of
+    them."""
+
+    name: str
+    kind: str  # of record.KINDS
+    index: int | None = None  # None where theory does not say
+    n_zero: int | None = None
+    objective: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,10 +54,12 @@ class Landscape:
     outputs: Callable[[Tensor], Tensor] | None = None  # training outputs (m,), invariant under the symmetries
     closed_hessian: Callable[[Tensor], Tensor] | None = None  # (B, n) → (B, n, n), where a formula is known
     hessian_bytes: int = 0  # temporaries of one Hessian; 0 = estimated
-    symmetries: tuple[Field, ...] = ()
-    hessian_lipschitz: float | None = None  # exact K with ‖H(a)−H(b)‖₂ ≤ K‖a−b‖
+    symmetries: tuple[Field, ...] = ()  # tangent fields v(θ) along which L does not change
+    hessian_lipschitz: Lipschitz | None = None  # exact K with ‖H(a)−H(b)‖₂ ≤ K‖a−b‖
     global_minimum: float | None = None
-    known_class: Callable[[Tensor], str | None] | None = None
+    known_class: Callable[[Tensor], KnownClass | None] | None = None  # of a stationary point; None: of no class
+    retraction: Callable[[Tensor], Tensor] | None = None  # θ ↦ θ/‖θ‖ on spheres, applied after every step
+    kink_distance: Scalar | None = None  # the smallest |pre-activation|, where the model has kinks
     separable: Callable[[Tensor], Tensor] | None = None  # θ → whether no finite minimum exists beyond θ
     notes: tuple[str, ...] = dataclasses.field(default=())
 
@@ -70,6 +85,46 @@ class Landscape:
         size = max(MINIMUM_ROWS, CHUNK_BYTES // cost)
         return torch.cat([padded(evaluate, chunk) for chunk in torch.split(thetas, size)])
 
+    def hvp(self, thetas: Tensor, vectors: Tensor) -> Tensor:
+        """Hessian–vector products, forward over reverse (Pearlmutter 1994). (B, n), (B, n, m) → (B, n, m).
+
+        Where the training set is large, samples are taken in chunks of equal size and a ragged last one, each weighted
+        by its share.
+        """
+        columns = vectors.shape[2]
+        size = max(MINIMUM_ROWS, self._rows // max(1, columns))
+        chunks = zip(torch.split(thetas, size), torch.split(vectors, size), strict=True)
+        return torch.cat([padded(self._products, theta, vector) for theta, vector in chunks])
+
+    def _products(self, thetas: Tensor, vectors: Tensor) -> Tensor:
+        def product(part: Scalar) -> Callable[[Tensor, Tensor], Tensor]:
+            def one(theta: Tensor, vector: Tensor) -> Tensor:
+                return jvp(grad(part), (theta,), (vector,))[1]  # type: ignore[no-any-return]
+
+            return vmap(vmap(one, in_dims=(None, 1), out_dims=1))
+
+        total = torch.zeros_like(vectors)
+        for weight, part in self._parts():
+            total = total + weight * product(part)(thetas, vectors)
+        return total
+
+    def _parts(self) -> list[tuple[float, Scalar]]:
+        """L as a weighted sum of functions that fit memory: itself, or means over chunks of the training samples."""
+        size = max(1, CHUNK_BYTES // (8 * 256 * MINIMUM_ROWS))
+        if self.minibatch_loss is None or self.samples <= size:
+            return [(1.0, self.loss)]
+        partial = self.minibatch_loss
+
+        def mean_over(index: Tensor) -> Scalar:
+            return lambda theta: partial(theta, index.to(theta.device))
+
+        indices = torch.split(torch.arange(self.samples), size)
+        return [(len(index) / self.samples, mean_over(index)) for index in indices]
+
+    def retracted(self, thetas: Tensor) -> Tensor:
+        """θ back on its manifold, where the landscape has one. (B, n) → (B, n)."""
+        return thetas if self.retraction is None else padded(vmap(self.retraction), thetas)
+
     def map(self, function: Callable[[Tensor], Tensor], thetas: Tensor) -> Tensor:
         """Any of the landscape's functions at each row, in chunks that fit memory."""
         return torch.cat([padded(vmap(function), chunk) for chunk in torch.split(thetas, self._rows)])
@@ -89,8 +144,10 @@ class Landscape:
         test_loss: Scalar | None = None,
         global_minimum: float | None = None,
         symmetries: Sequence[Field] = (),
-        hessian_lipschitz: float | None = None,
-        known_class: Callable[[Tensor], str | None] | None = None,
+        hessian_lipschitz: Lipschitz | None = None,
+        known_class: Callable[[Tensor], KnownClass | None] | None = None,
+        outputs: Callable[[Tensor], Tensor] | None = None,
+        retraction: Callable[[Tensor], Tensor] | None = None,
         name: str = "function",
     ) -> Landscape:
         """A landscape from a plain function ``loss(θ: Tensor[n]) → Tensor[]`` that ``torch.func`` can transform.
@@ -122,6 +179,8 @@ class Landscape:
             symmetries=tuple(symmetries),
             hessian_lipschitz=hessian_lipschitz,
             known_class=known_class,
+            outputs=outputs,
+            retraction=retraction,
         )
 
     @staticmethod
@@ -133,7 +192,7 @@ class Landscape:
         loss: str = "cross_entropy",
         weight_decay: float = 0.0,
         symmetries: Sequence[Field] = (),
-        hessian_lipschitz: float | None = None,
+        hessian_lipschitz: Lipschitz | None = None,
         name: str = "module",
     ) -> Landscape:
         """A landscape from a torch module that ``torch.func`` can vmap; it is made anew, so re-initialised, per seed.

@@ -16,7 +16,7 @@ from landsweep.workers.search import (
     RUNNING,
     STAGNATED,
     STAGNATION,
-    State,
+    EigenState,
     is_critical,
     lingers,
     moved,
@@ -37,15 +37,15 @@ class LevenbergMarquardt:
     tolerance: float
     initial_damping: float = 1.0
 
-    def init(self, landscape: Landscape, starts: Tensor, scale: Tensor) -> State:
+    def init(self, landscape: Landscape, starts: Tensor, scale: Tensor) -> EigenState:
         return start_state(landscape, starts, scale, self.initial_damping)
 
-    def step(self, landscape: Landscape, state: State) -> State:
+    def step(self, landscape: Landscape, state: EigenState) -> EigenState:
         c, curvature = in_eigenbasis(state.eigenvectors, state.gradient), state.eigenvalues
         square = (c * c).sum(1)
         damping = (state.control * square).unsqueeze(1)
         denominator = (curvature**2 + damping).clamp_min(torch.finfo(c.dtype).tiny)
-        proposal = state.theta + from_eigenbasis(state.eigenvectors, -c * curvature / denominator)
+        proposal = landscape.retracted(state.theta + from_eigenbasis(state.eigenvectors, -c * curvature / denominator))
         predicted = 0.5 * (square - ((c * damping / denominator) ** 2).sum(1))
         value, gradient = landscape.value_and_gradient(proposal)
         actual = 0.5 * (square - (gradient * gradient).sum(1))
@@ -58,7 +58,7 @@ class LevenbergMarquardt:
         after = moved(landscape, controlled, proposal, value, gradient, accept)
         return progressed(after, after.gradient.norm(dim=1), self.tolerance)
 
-    def terminate(self, state: State) -> Tensor:
+    def terminate(self, state: EigenState) -> Tensor:
         codes = torch.full_like(state.since, RUNNING)
         codes[lingers(state) | (state.since >= STAGNATION) | (state.control >= 1e30)] = STAGNATED
         codes[is_critical(state, self.tolerance)] = CONVERGED

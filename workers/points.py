@@ -122,7 +122,8 @@ def _rows(
             }
             row |= {"n_symmetry": int(points.model.n_symmetry[i]), "certificate": points.certificates.certificate[i]}
             row |= {"radius": _value(points.certificates.radius, i), "fingerprint": prints[i].tolist()}
-            row["known_class"] = known(found.theta[i]) if known else None
+            of = known(found.theta[i]) if known else None
+            row["known_class"] = of.name if of else None
         if source == "training":
             row["same_basin"] = bool(columns["same_basin"][i])
         if settings["spectrum"] != "none" and bool(points.model.finite[i]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -39,27 +39,33 @@ TRAVEL = 3.0  # Newton steps gone at a small gradient without the step shrinking
 
 @dataclass(frozen=True)
 class State:
-    """What a search knows of each of its rows."""
+    """What every search knows of each of its rows. A search adds fields of its own, all with rows first."""
 
     theta: Tensor  # (B, n)
     value: Tensor  # (B,) L
     gradient: Tensor  # (B, n)
+    best: Tensor  # (B,) lowest progress measure so far
+    since: Tensor  # (B,) iterations since it fell by 1 %
+    flatness: Tensor  # (B,) running maximum of r (see ``flatness``)
+    scale: Tensor  # (B,) ‖H‖₂ at the trial's start
+    finite: Tensor  # (B,) bool
+
+    def take(self, rows: Tensor) -> Self:
+        """Some of the rows."""
+        return type(self)(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
+
+
+@dataclass(frozen=True)
+class EigenState(State):
+    """The state of a search that keeps the Hessian's eigensystem."""
+
     eigenvalues: Tensor  # (B, n) ascending
     eigenvectors: Tensor  # (B, n, n) columns
     control: Tensor  # (B,) trust radius or damping
     growth: Tensor  # (B,) factor by which a rejected step raises the damping
-    best: Tensor  # (B,) lowest progress measure so far
-    since: Tensor  # (B,) iterations since it fell by 1 %
     anchor: Tensor  # (B, n) where ρ last shrank, or ‖g‖ was last above the tolerance
     shortest: Tensor  # (B,) ρ there, infinite for ‖g‖ above the tolerance
-    flatness: Tensor  # (B,) running maximum of r (see ``flatness``)
-    scale: Tensor  # (B,) ‖H‖₂ at the trial's start
-    finite: Tensor  # (B,) bool
     span: Tensor  # (B, n, m) orthonormal tangents of the landscape's symmetries, zero-padded
-
-    def take(self, rows: Tensor) -> State:
-        """Some of the rows."""
-        return State(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
 
 
 @dataclass(frozen=True)
@@ -83,31 +89,34 @@ class Outcome:
 
 
 class Search(Protocol):
-    def init(self, landscape: Landscape, starts: Tensor, scale: Tensor) -> State: ...
+    """An immutable object; its state is its own affair."""
 
-    def step(self, landscape: Landscape, state: State) -> State: ...
+    def init(self, landscape: Landscape, starts: Tensor, scale: Tensor) -> Any: ...
 
-    def terminate(self, state: State) -> Tensor: ...
+    def step(self, landscape: Landscape, state: Any) -> Any: ...
+
+    def terminate(self, state: Any) -> Tensor: ...
 
 
-def start_state(landscape: Landscape, starts: Tensor, scale: Tensor, control: float) -> State:
-    """The state at the starts, for any search."""
+def start_state(landscape: Landscape, starts: Tensor, scale: Tensor, control: float) -> EigenState:
+    """The state at the starts, for a search that keeps the eigensystem."""
+    starts = landscape.retracted(starts)
     value, gradient = landscape.value_and_gradient(starts)
     values, vectors, finite = eigh(landscape.hessian(starts))
     rows = starts.shape[0]
     fill = starts.new_full
     finite = finite & torch.isfinite(value) & torch.isfinite(gradient).all(1)
     zeros = torch.zeros(rows, dtype=torch.int64, device=starts.device)
-    return State(
-        starts, value, gradient, values, vectors, fill((rows,), control), fill((rows,), 2.0),
-        fill((rows,), torch.inf), zeros, starts, fill((rows,), torch.inf), fill((rows,), 0.0), scale, finite,
-        basis(landscape.symmetries, starts)[0],
+    infinite = fill((rows,), torch.inf)
+    return EigenState(
+        starts, value, gradient, infinite, zeros, fill((rows,), 0.0), scale, finite, values, vectors,
+        fill((rows,), control), fill((rows,), 2.0), starts, infinite, basis(landscape.symmetries, starts)[0],
     )  # fmt: skip
 
 
 def moved(
-    landscape: Landscape, state: State, proposal: Tensor, value: Tensor, gradient: Tensor, accept: Tensor
-) -> State:
+    landscape: Landscape, state: EigenState, proposal: Tensor, value: Tensor, gradient: Tensor, accept: Tensor
+) -> EigenState:
     """The state after the accepted rows went to ``proposal``; only they pay for a new Hessian."""
     rows = torch.nonzero(accept).flatten()
     if rows.numel() == 0:
@@ -126,7 +135,7 @@ def moved(
     )
 
 
-def progressed(state: State, measure: Tensor, tolerance: float) -> State:
+def progressed(state: EigenState, measure: Tensor, tolerance: float) -> EigenState:
     """Count iterations in which ``measure`` (B,) did not fall by 1 % below its best; keep the maximum of r, and where
     the Newton step last shrank while ‖g‖ ≤ ``tolerance``."""
     length, small = newton_length(state), state.gradient.norm(dim=1) <= tolerance
@@ -144,7 +153,7 @@ def progressed(state: State, measure: Tensor, tolerance: float) -> State:
     )
 
 
-def newton_length(state: State) -> Tensor:
+def newton_length(state: EigenState) -> Tensor:
     """ρ = ‖H⁺g‖ at each row off the symmetries' directions, eigenvalues at rounding level left out. (B,)."""
     coefficients = in_eigenbasis(state.eigenvectors, project_out(state.span, state.gradient))
     dim = state.theta.shape[1]
@@ -156,7 +165,7 @@ def newton_length(state: State) -> Tensor:
     return length
 
 
-def lingers(state: State) -> Tensor:
+def lingers(state: EigenState) -> Tensor:
     """Whether a search went several Newton steps at a small gradient and came no nearer to a critical point.
 
     The way to a point, even a degenerate one (k−1 Newton steps where L grows as xᵏ), shortens as it is gone; on the
@@ -166,7 +175,7 @@ def lingers(state: State) -> Tensor:
     return torch.logical_and(far, state.shortest > STEP_TOLERANCE * (1 + state.theta.norm(dim=1)))
 
 
-def is_critical(state: State, tolerance: float) -> Tensor:
+def is_critical(state: EigenState, tolerance: float) -> Tensor:
     """‖g‖ ≤ tolerance and ρ ≤ 1e-6·(1+‖θ‖). (B,) bool."""
     small_step = newton_length(state) <= STEP_TOLERANCE * (1 + state.theta.norm(dim=1))
     return torch.logical_and(state.gradient.norm(dim=1) <= tolerance, small_step)
@@ -212,7 +221,7 @@ def refine(landscape: Landscape, thetas: Tensor, fields: tuple[Field, ...] = (),
         rows = rows[(theta[rows] + step[rows] - thetas[rows]).norm(dim=1) <= reach[rows]]
         if rows.numel() == 0:
             break
-        theta[rows] += step[rows]
+        theta[rows] = landscape.retracted(theta[rows] + step[rows])
         there = LocalModel.at(landscape, theta[rows], fields)
         step[rows] = there.newton_step
         shrank = there.newton_length < SHRINKING * shortest[rows]

@@ -16,7 +16,7 @@ from landsweep.workers.search import (
     RUNNING,
     STAGNATED,
     STAGNATION,
-    State,
+    EigenState,
     is_critical,
     lingers,
     moved,
@@ -65,15 +65,15 @@ class TrustRegionNewton:
     initial_radius: float = 0.1  # relative to 1 + ‖θ‖; small, to stay in the basin
     maximum_radius: float = 10.0
 
-    def init(self, landscape: Landscape, starts: Tensor, scale: Tensor) -> State:
+    def init(self, landscape: Landscape, starts: Tensor, scale: Tensor) -> EigenState:
         state = start_state(landscape, starts, scale, self.initial_radius)
         return dataclasses.replace(state, control=self.initial_radius * (1 + starts.norm(dim=1)))
 
-    def step(self, landscape: Landscape, state: State) -> State:
+    def step(self, landscape: Landscape, state: EigenState) -> EigenState:
         coefficients = in_eigenbasis(state.eigenvectors, state.gradient)
         q = subproblem(state.eigenvalues, coefficients, state.control)
         predicted = -(coefficients * q + 0.5 * state.eigenvalues * q * q).sum(1)
-        proposal = state.theta + from_eigenbasis(state.eigenvectors, q)
+        proposal = landscape.retracted(state.theta + from_eigenbasis(state.eigenvectors, q))
         value, gradient = landscape.value_and_gradient(proposal)
         resolution = 64 * torch.finfo(value.dtype).eps * (1 + state.value.abs())
         below = predicted <= resolution
@@ -91,7 +91,7 @@ class TrustRegionNewton:
         after = moved(landscape, dataclasses.replace(state, control=radius), proposal, value, gradient, accept)
         return progressed(after, after.gradient.norm(dim=1) + (after.value - state.value).abs(), self.tolerance)
 
-    def terminate(self, state: State) -> Tensor:
+    def terminate(self, state: EigenState) -> Tensor:
         lowest = state.eigenvalues[:, 0]
         convex = lowest >= -1e-9 * state.eigenvalues.abs().amax(1)
         codes = torch.full_like(state.since, RUNNING)
