@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import product
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from landsweep.workers import search
+from landsweep.workers.certificate import safran_shamir, transversal
 from landsweep.workers.classify import Classified, classify, kind_of, signs
 from landsweep.workers.eigenvector_following import EigenvectorFollowing
 from landsweep.workers.landscape import Landscape
@@ -289,10 +291,44 @@ def test_the_sampled_constant_bounds_what_was_sampled() -> None:
     assert float(kinds.certificates.lipschitz) == pytest.approx(6.0, rel=1e-6)
 
 
-def test_a_point_of_a_symmetric_landscape_is_not_certified() -> None:
-    kinds = at(function(hat, symmetries=[rotation], lipschitz=24.0), points([1.0, 0.0]))
-    assert kinds.kind == ["minimum"]
-    assert kinds.certificates.certified == [False]
+# --- on the complement of the symmetries ---------------------------------------------------------------------------
+def hat_lipschitz(theta: Tensor, radius: Tensor) -> Tensor:
+    """D³((‖θ‖²−1)²)[h, h, h] = 24 (θ·h)‖h‖²."""
+    return 24 * (theta.norm() + radius)
+
+
+def test_an_orbit_is_certified_on_the_complement_of_its_tangent() -> None:
+    landscape = dataclasses.replace(function(hat, symmetries=[rotation]), hessian_lipschitz=hat_lipschitz)
+    at_minimum = at(landscape, points([1.0 + 1e-9, 0.0]))
+    assert (at_minimum.kind, at_minimum.certificates.certified) == (["minimum"], [True])
+    assert 1e-9 <= float(at_minimum.certificates.radius) < 2e-9
+    undeclared = dataclasses.replace(landscape, symmetries=())
+    assert at(undeclared, points([1.0, 0.0])).certificates.certified == [False]
+
+
+def test_tangent_spaces_that_may_turn_by_a_right_angle_certify_nothing() -> None:
+    theta, radius = points([2.0, 0.0], [2.0, 0.0]), torch.tensor([1.4, 1.5], dtype=torch.float64)
+    assert transversal([rotation], theta, radius).tolist() == [True, False], "‖A‖_F = √2, ‖v‖ = 2"
+    assert transversal([lambda t: t**3], theta, radius * 1e-3).tolist() == [False, False], "not affine"
+
+
+def test_a_loose_lipschitz_constant_certifies_nothing() -> None:
+    tight, loose = (
+        at(function(lambda t: 0.5 * (t**2).sum(), lipschitz=constant), points([1e-9, 0.0])).certificates.certified
+        for constant in (1.0, 1e9)
+    )
+    assert (tight, loose) == ([True], [False])
+
+
+@pytest.mark.parametrize("excess", [0.3, 0.359, 0.361, 0.5])
+def test_safran_shamir_bounds_a_cubic_minimum(excess: float) -> None:
+    """L = gx + λx²/2 − Kx³/6 has a minimum on the side of −g; it exists while g < λ²/(2K)."""
+    slope, curvature, third = (torch.tensor(v, dtype=torch.float64) for v in (excess, 1.0, 1.0))
+    holds, radius = safran_shamir(curvature, slope, third)
+    assert bool(holds) == (excess <= 0.36)
+    if bool(holds):
+        minimum = 1 - (1 + 2 * excess) ** 0.5  # of gx + x²/2 − x³/6: g + x − x²/2 = 0
+        assert abs(minimum) <= float(radius)
 
 
 def test_scale_is_that_of_the_starts() -> None:

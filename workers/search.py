@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -56,16 +56,27 @@ class State:
 
 
 @dataclass(frozen=True)
-class EigenState(State):
+class NewtonState(State):
+    """The state of a search that knows ρ = ‖H⁺g‖ where ‖g‖ is small."""
+
+    length: Tensor  # (B,) ρ; infinite where it was not looked at
+    anchor: Tensor  # (B, n) where ρ last shrank, or ‖g‖ was last above the tolerance
+    shortest: Tensor  # (B,) ρ there, infinite for ‖g‖ above the tolerance
+    control: Tensor  # (B,) trust radius or damping
+    growth: Tensor  # (B,) factor by which a rejected step raises the damping
+
+
+@dataclass(frozen=True)
+class EigenState(NewtonState):
     """The state of a search that keeps the Hessian's eigensystem."""
 
     eigenvalues: Tensor  # (B, n) ascending
     eigenvectors: Tensor  # (B, n, n) columns
-    control: Tensor  # (B,) trust radius or damping
-    growth: Tensor  # (B,) factor by which a rejected step raises the damping
-    anchor: Tensor  # (B, n) where ρ last shrank, or ‖g‖ was last above the tolerance
-    shortest: Tensor  # (B,) ρ there, infinite for ‖g‖ above the tolerance
     span: Tensor  # (B, n, m) orthonormal tangents of the landscape's symmetries, zero-padded
+
+
+AnyState = TypeVar("AnyState", bound=State)
+AnyNewtonState = TypeVar("AnyNewtonState", bound=NewtonState)
 
 
 @dataclass(frozen=True)
@@ -100,17 +111,25 @@ class Search(Protocol):
 
 def start_state(landscape: Landscape, starts: Tensor, scale: Tensor, control: float) -> EigenState:
     """The state at the starts, for a search that keeps the eigensystem."""
+    begun = newton_state(landscape, starts, scale, control)
+    values, vectors, finite = eigh(landscape.hessian(begun.theta))
+    span = basis(landscape.symmetries, begun.theta)[0]
+    fields = {f.name: getattr(begun, f.name) for f in dataclasses.fields(begun)}
+    fields |= {"finite": begun.finite & finite, "length": newton_length(values, vectors, begun.gradient, span)}
+    return EigenState(**fields, eigenvalues=values, eigenvectors=vectors, span=span)
+
+
+def newton_state(landscape: Landscape, starts: Tensor, scale: Tensor, control: float) -> NewtonState:
+    """The state at the starts, as far as it takes no Hessian."""
     starts = landscape.retracted(starts)
     value, gradient = landscape.value_and_gradient(starts)
-    values, vectors, finite = eigh(landscape.hessian(starts))
     rows = starts.shape[0]
-    fill = starts.new_full
-    finite = finite & torch.isfinite(value) & torch.isfinite(gradient).all(1)
-    zeros = torch.zeros(rows, dtype=torch.int64, device=starts.device)
-    infinite = fill((rows,), torch.inf)
-    return EigenState(
-        starts, value, gradient, infinite, zeros, fill((rows,), 0.0), scale, finite, values, vectors,
-        fill((rows,), control), fill((rows,), 2.0), starts, infinite, basis(landscape.symmetries, starts)[0],
+    finite = torch.isfinite(value) & torch.isfinite(gradient).all(1)
+    none = torch.zeros(rows, dtype=torch.int64, device=starts.device)
+    infinite = starts.new_full((rows,), torch.inf)
+    return NewtonState(
+        starts, value, gradient, infinite, none, starts.new_zeros(rows), scale, finite, infinite, starts, infinite,
+        starts.new_full((rows,), control), starts.new_full((rows,), 2.0),
     )  # fmt: skip
 
 
@@ -135,37 +154,46 @@ def moved(
     )
 
 
-def progressed(state: EigenState, measure: Tensor, tolerance: float) -> EigenState:
-    """Count iterations in which ``measure`` (B,) did not fall by 1 % below its best; keep the maximum of r, and where
-    the Newton step last shrank while ‖g‖ ≤ ``tolerance``."""
-    length, small = newton_length(state), state.gradient.norm(dim=1) <= tolerance
-    shrank = ~small | (length < SHRINKING * state.shortest)
+def counted(state: AnyState, measure: Tensor) -> AnyState:
+    """Count iterations in which ``measure`` (B,) did not fall by 1 % below its best."""
     better = measure < 0.99 * state.best
-    cutoff = SINGULAR * torch.maximum(state.scale, state.eigenvalues.abs().amax(1))
-    r, _ = flatness(state.eigenvalues, in_eigenbasis(state.eigenvectors, state.gradient), cutoff)
+    since = torch.where(better, torch.zeros_like(state.since), state.since + 1)
+    return dataclasses.replace(state, best=torch.where(better, measure, state.best), since=since)
+
+
+def inspected(state: AnyNewtonState, tolerance: float, length: Tensor, r: Tensor) -> AnyNewtonState:
+    """Take notice of ρ and r (B,): keep the maximum of r, and where ρ last shrank while ‖g‖ ≤ ``tolerance``."""
+    small = state.gradient.norm(dim=1) <= tolerance
+    shrank = ~small | (length < SHRINKING * state.shortest)
     return dataclasses.replace(
         state,
-        best=torch.where(better, measure, state.best),
-        since=torch.where(better, torch.zeros_like(state.since), state.since + 1),
+        length=length,
         anchor=torch.where(shrank.unsqueeze(1), state.theta, state.anchor),
         shortest=torch.where(small, torch.where(shrank, length, state.shortest), torch.inf),
         flatness=torch.maximum(state.flatness, torch.nan_to_num(r)),
     )
 
 
-def newton_length(state: EigenState) -> Tensor:
+def progressed(state: EigenState, measure: Tensor, tolerance: float) -> EigenState:
+    """``counted`` and ``inspected``, by the eigensystem at hand."""
+    cutoff = SINGULAR * torch.maximum(state.scale, state.eigenvalues.abs().amax(1))
+    r, _ = flatness(state.eigenvalues, in_eigenbasis(state.eigenvectors, state.gradient), cutoff)
+    length = newton_length(state.eigenvalues, state.eigenvectors, state.gradient, state.span)
+    return inspected(counted(state, measure), tolerance, length, r)
+
+
+def newton_length(eigenvalues: Tensor, eigenvectors: Tensor, gradient: Tensor, span: Tensor) -> Tensor:
     """ρ = ‖H⁺g‖ at each row off the symmetries' directions, eigenvalues at rounding level left out. (B,)."""
-    coefficients = in_eigenbasis(state.eigenvectors, project_out(state.span, state.gradient))
-    dim = state.theta.shape[1]
-    cutoff = dim * torch.finfo(state.theta.dtype).eps * state.eigenvalues.abs().amax(1)
-    step = newton_coefficients(state.eigenvalues, coefficients, cutoff)
-    if state.span.shape[2]:
-        step = project_out(state.span, from_eigenbasis(state.eigenvectors, step))
+    coefficients = in_eigenbasis(eigenvectors, project_out(span, gradient))
+    cutoff = gradient.shape[1] * torch.finfo(gradient.dtype).eps * eigenvalues.abs().amax(1)
+    step = newton_coefficients(eigenvalues, coefficients, cutoff)
+    if span.shape[2]:
+        step = project_out(span, from_eigenbasis(eigenvectors, step))
     length: Tensor = step.norm(dim=1)
     return length
 
 
-def lingers(state: EigenState) -> Tensor:
+def lingers(state: NewtonState) -> Tensor:
     """Whether a search went several Newton steps at a small gradient and came no nearer to a critical point.
 
     The way to a point, even a degenerate one (k−1 Newton steps where L grows as xᵏ), shortens as it is gone; on the
@@ -175,9 +203,9 @@ def lingers(state: EigenState) -> Tensor:
     return torch.logical_and(far, state.shortest > STEP_TOLERANCE * (1 + state.theta.norm(dim=1)))
 
 
-def is_critical(state: EigenState, tolerance: float) -> Tensor:
+def is_critical(state: NewtonState, tolerance: float) -> Tensor:
     """‖g‖ ≤ tolerance and ρ ≤ 1e-6·(1+‖θ‖). (B,) bool."""
-    small_step = newton_length(state) <= STEP_TOLERANCE * (1 + state.theta.norm(dim=1))
+    small_step = state.length <= STEP_TOLERANCE * (1 + state.theta.norm(dim=1))
     return torch.logical_and(state.gradient.norm(dim=1) <= tolerance, small_step)
 
 
