@@ -23,7 +23,7 @@ from landsweep.cluster.store import Claim, Snapshot, Staged, SweepStore, allot
 from landsweep.workers import record
 from landsweep.workers.errors import StoreError
 
-_STAGED_TABLES = ("points", "trials", "trajectories", "spectra")
+_STAGED_TABLES = record.TABLES
 
 
 def to_table(name: str, columns: Mapping[str, Sequence[Any]], grid: Mapping[str, bool]) -> pa.Table:

@@ -245,6 +245,9 @@ class Saddles(Section):
         description="eigenvector_following: an index between 1 and the start's own; levenberg_marquardt: any",
     )
     max_iterations: int = Field(default=200, ge=1, description="iterations of one search")
+    connections: bool = Field(
+        default=True, description="descend both ways from each saddle of index 1: the table connections"
+    )
 
     @model_validator(mode="after")
     def _distinct_starts(self) -> Self:

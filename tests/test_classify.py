@@ -135,17 +135,17 @@ def test_a_declared_rotation_explains_the_zero(finder: search.Search) -> None:
     assert int(ring.sum()) >= 10
     for row in torch.nonzero(ring).flatten().tolist():
         assert declared.kind[row] == "minimum"
-        assert int(declared.signs.n_zero[row]) == int(declared.model.n_symmetry[row]) == 1
+        assert int(declared.signs.n_zero[row]) == int(declared.curvature.n_symmetry[row]) == 1
         assert int(declared.signs.n_positive[row]) == 1
     _, undeclared = found(function(hat), finder, starts)
     assert {undeclared.kind[row] for row in torch.nonzero(ring).flatten().tolist()} == {"degenerate_minimum"}
-    assert undeclared.model.n_symmetry.tolist() == [0] * 12
+    assert undeclared.curvature.n_symmetry.tolist() == [0] * 12
 
 
 def test_a_symmetry_spans_nothing_at_its_fixed_point() -> None:
     kinds = at(function(hat, symmetries=[rotation]), points([0.0, 0.0]))
     assert kinds.kind == ["maximum"]
-    assert int(kinds.model.n_symmetry) == 0
+    assert int(kinds.curvature.n_symmetry) == 0
 
 
 # --- not critical points ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ SETTINGS = {
         "tolerance": 1e-8, "minima": True, "minima_iterations": 100,
         "saddles": {
             "per_trial": 1, "trials": 2, "starts": ["trajectory", "noise", "initialisation"],
-            "method": "eigenvector_following", "max_iterations": 20,
+            "method": "eigenvector_following", "max_iterations": 20, "connections": True,
         },
     },
     "measure": {"spectrum": "auto"},

@@ -23,7 +23,7 @@ GRID = {"training.lr": 0.05, "landscape.hidden": "[2]"}
 def task(seeds: tuple[int, ...] = (3, 4, 5), **saddles: Any) -> BatchTask:
     training = {"optimizer": "adam", "lr": 0.05, "betas": (0.9, 0.999), "epsilon": 1e-8, "batch_size": 16}
     looked_for = {"per_trial": 2, "trials": 5, "starts": ["trajectory", "initialisation", "noise"]}
-    method = {"method": "eigenvector_following", "max_iterations": 80}
+    method = {"method": "eigenvector_following", "max_iterations": 80, "connections": True}
     settings = {
         "landscape": LANDSCAPE,
         "training": {**training, "steps": 50, "dtype": "float32"},
@@ -49,7 +49,7 @@ def rows(result: BatchResult, table: str = "points") -> list[dict[str, Any]]:
 
 
 def test_columns_are_the_schemas(result: BatchResult) -> None:
-    for table in ("points", "trials", "trajectories", "spectra"):
+    for table in record.TABLES:
         extra = list(GRID) if table == "points" else []
         assert sorted(result.tables[table]) == sorted([*record.schema(table).names, *extra]), table
         assert len({len(column) for column in result.tables[table].values()}) == 1

@@ -197,7 +197,7 @@ def test_linear_autoencoder_points_have_their_closed_forms() -> None:
         index, zeros = unique[loss]
         assert int(kinds.signs.n_undetermined[row]) == 0
         assert (int(kinds.signs.index[row]), int(kinds.signs.n_zero[row])) == (index, zeros)
-        assert int(kinds.model.n_symmetry[row]) == zeros
+        assert int(kinds.curvature.n_symmetry[row]) == zeros
         assert kinds.kind[row] == ("saddle" if index else "minimum")
         indices.add(index)
     assert told > 10

@@ -31,6 +31,7 @@ TRAINING = {
 
 def settings(landscape: dict[str, Any], method: str = "eigenvector_following", **changes: Any) -> dict[str, Any]:
     saddles = {"per_trial": 1, "trials": "all", "starts": "trajectory", "method": method, "max_iterations": 6}
+    saddles["connections"] = True
     search = {"tolerance": 1e-8, "minima": True, "minima_iterations": 6, "saddles": saddles}
     return {
         "landscape": landscape,

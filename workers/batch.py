@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from landsweep.workers import execution, optimizers, record, search, streams, symmetry, training
+from landsweep.workers.classify import Classified
+from landsweep.workers.connected import connected, no_connections
+from landsweep.workers.curvature import joined
 from landsweep.workers.eigenvector_following import EigenvectorFollowing
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
-from landsweep.workers.points import Candidates, point_columns
+from landsweep.workers.points import Candidates, classified, point_columns
 from landsweep.workers.quadratic import eigh
 from landsweep.workers.starts import requested_index, saddle_starts
 from landsweep.workers.training import Trained
@@ -72,21 +75,39 @@ def run_batch(
     trained = training.train(landscape, settings, initial, streams.keys(key, seeds, "order", device), h)
     scale = eigh(landscape.hessian(initial))[0].abs().amax(1)
     trajectories, objectives = _trajectories(task, landscape, trained)
-    found = _minima(task, landscape, trained, scale)
-    saddles = task.settings["search"]["saddles"]
-    if saddles is not None:
-        found = found.joined(_saddles(task, landscape, key, trained, objectives, scale, saddles))
-    found = found.at(search.polished(landscape, found.theta, task.settings["search"]["tolerance"], fields))
-    points, spectra, parameters = point_columns(task, landscape, found, trained, scale, fields, key)
+    found, points, connections = _search(task, landscape, key, trained, objectives, scale)
+    columns, spectra, parameters = point_columns(task, landscape, found, points, trained)
     seconds = (time.monotonic() - begun) / len(seeds)
     tables = {
-        "points": points,
+        "points": columns,
         "trials": _trials(task, landscape, trained, objectives, seconds, device),
         "trajectories": trajectories,
+        "connections": connections,
         "spectra": spectra,
     }
     stored = {"points": parameters, "initial": trained.initial, "trained": trained.final}
     return BatchResult(tables, {name: value.cpu().numpy() for name, value in stored.items()})
+
+
+def _search(
+    task: BatchTask, landscape: Landscape, key: str, trained: Trained, objectives: Tensor, scale: Tensor
+) -> tuple[Candidates, Classified | None, Columns]:
+    """Candidates of every source, what they are (None: there is none), and the rows of the table connections."""
+    tolerance, saddles = task.settings["search"]["tolerance"], task.settings["search"]["saddles"]
+    parts = [_minima(task, landscape, trained, scale)]
+    if saddles is not None:
+        parts.append(_saddles(task, landscape, key, trained, objectives, scale, saddles))
+    found = joined(parts)
+    if len(found.theta) == 0:
+        return found, None, no_connections()
+    found = found.at(search.polished(landscape, found.theta, tolerance, landscape.symmetries))
+    points = classified(task, landscape, found, scale, key)
+    if saddles is None or not saddles["connections"]:
+        return found, points, no_connections()
+    ends, columns = connected(task, landscape, found, points, scale)
+    if len(ends.theta) == 0:
+        return found, points, columns
+    return joined([found, ends]), joined([points, classified(task, landscape, ends, scale, key)]), columns
 
 
 def _minima(task: BatchTask, landscape: Landscape, trained: Trained, scale: Tensor) -> Candidates:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from landsweep.workers import search
 from landsweep.workers.certificate import Certificates, certify, lipschitz
+from landsweep.workers.curvature import Curvature
 from landsweep.workers.descent import falls
 from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.quadratic import LocalModel, flatness, in_eigenbasis
@@ -35,7 +36,7 @@ class Classified:
     reason: list[str | None]
     critical: Tensor  # (P,) bool
     signs: Signs
-    model: LocalModel
+    curvature: Curvature
     zero_tolerance: Tensor  # (P,) z
     error: Tensor  # (P,) δ
     certificates: Certificates
@@ -115,7 +116,7 @@ def classify(
         kinds.append(kind)
         reasons.append(reason)
     certificates = certify(landscape, theta, model, constant, reach, fields)
-    return Classified(kinds, reasons, critical, counted, model, zero, error, certificates)
+    return Classified(kinds, reasons, critical, counted, Curvature.dense(model), zero, error, certificates)
 
 
 def _critical_kind(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from landsweep.workers import measure, record, streams
 from landsweep.workers.classify import Classified, classify
-from landsweep.workers.landscape import Field, Landscape
+from landsweep.workers.landscape import Landscape
 from landsweep.workers.search import Outcome
 from landsweep.workers.training import Trained
 
@@ -33,44 +33,35 @@ class Candidates:
     step: list[int | None]
     outcome: Outcome
 
-    def joined(self, other: Candidates) -> Candidates:
-        """Both, one after the other."""
-        return Candidates(
-            torch.cat([self.theta, other.theta]),
-            torch.cat([self.trial, other.trial]),
-            self.number + other.number,
-            self.source + other.source,
-            self.step + other.step,
-            self.outcome.joined(other.outcome),
-        )
-
     def at(self, theta: Tensor) -> Candidates:
         """The same, moved."""
         return dataclasses.replace(self, theta=theta)
 
 
+def classified(task: BatchTask, landscape: Landscape, found: Candidates, scale: Tensor, key: str) -> Classified:
+    """What each candidate is. ``scale`` (B,) is ‖H‖₂ at each trial's start."""
+    draws = [streams.keys(key, [task.seeds[t]], f"point-{s}-{k}") for t, s, k in _places(found)]
+    keys = torch.cat(draws).to(found.theta.device)
+    tolerance = task.settings["search"]["tolerance"]
+    return classify(landscape, found.theta, found.outcome, scale[found.trial], keys, tolerance, landscape.symmetries)
+
+
 def point_columns(
-    task: BatchTask, landscape: Landscape, found: Candidates, trained: Trained, scale: Tensor,
-    fields: tuple[Field, ...], key: str,
-) -> tuple[Columns, Columns, Tensor]:  # fmt: skip
+    task: BatchTask, landscape: Landscape, found: Candidates, points: Classified | None, trained: Trained
+) -> tuple[Columns, Columns, Tensor]:
     """Columns of ``points`` and ``spectra``, and the parameters (P, n), ordered by seed, source and number.
 
-    Trials whose training diverged have one row, kind ``diverged``, and no parameters.
+    Trials whose training diverged have one row, kind ``diverged``, and no parameters. ``points`` is None where nothing
+    was found.
     """
-    seeds = task.seeds
-    rows: list[dict[str, Any]] = []
-    if len(found.theta):
-        draws = [streams.keys(key, [seeds[t]], f"point-{s}-{k}") for t, s, k in _places(found)]
-        keys = torch.cat(draws).to(found.theta.device)
-        tolerance = task.settings["search"]["tolerance"]
-        points = classify(landscape, found.theta, found.outcome, scale[found.trial], keys, tolerance, fields)
-        rows = _rows(landscape, found, points, trained, task.settings["measure"])
+    rows = [] if points is None else _rows(landscape, found, points, trained, task.settings["measure"])
     for trial in torch.nonzero(trained.diverged).flatten().tolist():
         reason = f"training became non-finite within {trained.steps[-1]} steps"
         rows.append({"trial": trial, "source": "training", "number": 0, "step": trained.steps[-1],
                      "kind": "diverged", "reason": reason, "certified": False})  # fmt: skip
+    sources = record.SOURCES
     order = sorted(
-        range(len(rows)), key=lambda i: (rows[i]["trial"], rows[i]["source"] != "training", rows[i]["number"])
+        range(len(rows)), key=lambda i: (rows[i]["trial"], sources.index(rows[i]["source"]), rows[i]["number"])
     )
     ordered = [rows[i] for i in order]
     kept = [i for i in order if i < len(found.theta)]
@@ -91,9 +82,15 @@ def _places(found: Candidates) -> zip[tuple[int, str, int]]:
 def _identify(row: dict[str, Any], task: BatchTask, position: int | None) -> None:
     """Ids and grid values; ``trial`` turns from a row number into the trial's id."""
     seed = task.seeds[row["trial"]]
+    point = point_id(task, row["trial"], row["source"], row["number"])
     trial = record.trial_id(task.config, seed)
     row |= {"sweep": task.sweep, "config": task.config, "batch": task.batch, "seed": seed, "trial": trial}
-    row |= {"point": f"{trial}-{row['source']}-{row['number']}", "parameters_row": position, **task.grid}
+    row |= {"point": point, "parameters_row": position, **task.grid}
+
+
+def point_id(task: BatchTask, trial: int, source: str, number: int) -> str:
+    """``<trial>-<source>-<k>``; ``trial`` is its row in the batch."""
+    return f"{record.trial_id(task.config, task.seeds[trial])}-{source}-{number}"
 
 
 def _rows(
@@ -107,7 +104,7 @@ def _rows(
     columns["param_norm"] = found.theta.norm(dim=1)
     columns["init_distance"] = (found.theta - trained.initial[found.trial]).norm(dim=1)
     prints = measure.fingerprints(landscape, found.theta, points.signs.index, points.signs.n_zero)
-    eigenvalues, critical = points.model.eigenvalues, points.critical.tolist()
+    curvature, critical = points.curvature, points.critical.tolist()
     known = landscape.known_class
     rows = []
     for i, (trial, source, number) in enumerate(_places(found)):
@@ -120,15 +117,15 @@ def _rows(
                 name: int(getattr(points.signs, name)[i])
                 for name in ("index", "n_positive", "n_zero", "n_undetermined")
             }
-            row |= {"n_symmetry": int(points.model.n_symmetry[i]), "certificate": points.certificates.certificate[i]}
+            row |= {"n_symmetry": int(curvature.n_symmetry[i]), "certificate": points.certificates.certificate[i]}
             row |= {"radius": _value(points.certificates.radius, i), "fingerprint": prints[i].tolist()}
             of = known(found.theta[i]) if known else None
             row["known_class"] = of.name if of else None
         if source == "training":
             row["same_basin"] = bool(columns["same_basin"][i])
-        if settings["spectrum"] != "none" and bool(points.model.finite[i]):
-            values = eigenvalues[i].tolist()
-            row |= {"eigenvalues": values, "spectrum": extremes(values)}
+        if settings["spectrum"] != "none" and bool(curvature.finite[i]):
+            values = curvature.eigenvalues[i].tolist()
+            row |= {"eigenvalues": values if curvature.whole else None, "spectrum": extremes(values)}
         rows.append(row)
     return rows
 
@@ -183,16 +180,16 @@ def _training_columns(landscape: Landscape, found: Candidates, trained: Trained)
 
 
 def _curvature(points: Classified, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    model = points.model
-    columns = {"grad_norm": model.gradient.norm(dim=1), "newton_step": model.newton_length}
+    curvature = points.curvature
+    columns = {"grad_norm": curvature.gradient_norm, "newton_step": curvature.newton_length}
     if settings["spectrum"] == "none":
         return columns
-    values = torch.where(model.finite.unsqueeze(1), model.eigenvalues, torch.nan)
     return columns | {
-        "eig_min": values[:, 0],
-        "eig_max": values[:, -1],
-        "trace": values.sum(1),
-        "frobenius": values.norm(dim=1),
+        "eig_min": curvature.eigenvalues[:, 0],
+        "eig_max": curvature.eigenvalues[:, -1],
+        "trace": curvature.trace,
+        "trace_error": curvature.trace_error,
+        "frobenius": curvature.frobenius,
         "zero_tolerance": points.zero_tolerance,
         "eig_error": points.error,
     }

@@ -13,7 +13,7 @@ import pyarrow as pa
 VERSION = "0.1.0"
 SCHEMA_VERSION = 1
 #: Raised whenever a change alters the numbers a trial produces; part of every configuration's id.
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 
 KINDS = (
     "minimum",
@@ -28,7 +28,7 @@ KINDS = (
 )
 #: The kinds that are critical points.
 CRITICAL_KINDS = KINDS[:6]
-SOURCES = ("training", "trajectory", "initialisation", "noise")
+SOURCES = ("training", "trajectory", "initialisation", "noise", "connection")
 STATUSES = ("done", "failed")
 
 _STRING = pa.string()
@@ -56,7 +56,7 @@ _POINTS = [
     *_fields("grad_norm newton_step objective train_loss test_loss gap train_error test_error error_gap", _FLOAT),
     *_fields("test_loss_trained test_error_trained polish_distance", _FLOAT),
     *_fields("same_basin", _BOOL),
-    *_fields("eig_min eig_max trace frobenius zero_tolerance eig_error", _FLOAT),
+    *_fields("eig_min eig_max trace trace_error frobenius zero_tolerance eig_error", _FLOAT),
     *_fields("spectrum", _FLOATS),
     *_fields("sharpness jacobian_norm param_norm init_distance kink_distance", _FLOAT),
     *_fields("fingerprint", _FLOATS),
@@ -78,7 +78,12 @@ _TRAJECTORIES = [
     *_fields("seed step", _INT),
     *_fields("objective train_loss test_loss grad_norm distance", _FLOAT),
 ]
-_CONNECTIONS = [*_fields("saddle minimum_a minimum_b", _STRING), *_fields("barrier_a barrier_b", _FLOAT)]
+_CONNECTIONS = [
+    *_fields("saddle config", _STRING),
+    *_fields("seed", _INT),
+    *_fields("minimum_a minimum_b", _STRING),
+    *_fields("barrier_a barrier_b", _FLOAT),
+]
 _SPECTRA = [
     *_fields("point config", _STRING),
     *_fields("seed", _INT),

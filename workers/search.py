@@ -94,10 +94,6 @@ class Outcome:
         none = torch.zeros(0, dtype=torch.int64, device=theta.device)
         return Outcome(theta, none, none, theta.new_zeros(0))
 
-    def joined(self, other: Outcome) -> Outcome:
-        """Both, one after the other."""
-        return Outcome(*(torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in dataclasses.fields(self)))
-
 
 class Search(Protocol):
     """An immutable object; its state is its own affair."""
