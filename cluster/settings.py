@@ -7,49 +7,22 @@ no number in quotes, no true for 1, no key that they do not have.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from landsweep.cluster.data_settings import Supervised
 from landsweep.cluster.mistakes import custom_error, found, has_password, nearest
-
-
-class Section(BaseModel):
-    """A frozen, strict model without room for unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-_AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-Units = Annotated[int, Field(ge=1, le=65_536)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-
+from landsweep.cluster.sections import AsTuple, NonNegative, Positive, Section, Units
 
 # landscape ------------------------------------------------------------------------------------------------------------
 
 
-class DataSet(NamedTuple):
-    rows: int
-    side: int  # images are side × side
-    resize: tuple[int, ...]  # the sides that mean pooling can make of it
-
-
-DATASETS = {"digits": DataSet(rows=1797, side=8, resize=(2, 4, 8))}
-
-
-class Mlp(Section):
-    """A fully connected net on a built-in data set."""
+class Mlp(Supervised):
+    """A fully connected net on a data set."""
 
     name: Literal["mlp"] = Field(description="the built-in fully connected net")
-    data: Literal["digits"] = Field(default="digits", description="digits: 1,797 handwritten digits, 8×8 pixels")
-    resize: int | None = Field(
-        default=None, description="mean-pool the images to this many pixels a side: 2, 4 or 8; null leaves 8×8"
-    )
-    train_size: int = Field(default=1200, ge=1, description="training examples; the others are the test set")
-    split_seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the train/test split")
-    standardise: bool = Field(default=True, description="scale each input to mean 0, variance 1 (training set)")
-    hidden: Annotated[tuple[Units, ...], _AsTuple] = Field(
+    hidden: Annotated[tuple[Units, ...], AsTuple] = Field(
         default=(10,),
         min_length=1,
         max_length=64,
@@ -58,24 +31,10 @@ class Mlp(Section):
     activation: Literal["tanh", "sigmoid", "softplus", "silu", "gelu"] = Field(
         default="tanh", description="must be smooth"
     )
-    loss: Literal["cross_entropy", "mse"] = Field(default="cross_entropy", description="mean over the training set")
-    weight_decay: NonNegative = Field(default=1e-3, description="λ of λ/2·‖θ‖² in the objective, ≥ 0")
     initialisation: Literal["xavier_normal", "xavier_uniform", "he_normal", "he_uniform"] = Field(
         default="xavier_normal", description="distribution of the initial weights"
     )
     init_scale: Positive = Field(default=1.0, description="factor on the initial weights, > 0")
-
-    @model_validator(mode="after")
-    def _fits_the_data(self) -> Self:
-        data = DATASETS[self.data]
-        if self.resize is not None and self.resize not in data.resize:
-            sides = ", ".join(map(str, data.resize))
-            text = f"found {self.resize}; allowed: null or one of {sides}, which divide {data.side}"
-            raise custom_error("resize", text)
-        if self.train_size >= data.rows:
-            text = f"found {self.train_size}; allowed: at most {data.rows - 1} ({self.data} has {data.rows} examples)"
-            raise custom_error("train_size", text)
-        return self
 
 
 class OwnLandscape(Section):
@@ -159,7 +118,7 @@ class Adam(_Training):
     lr: Positive = Field(default=1e-3, description="learning rate, finite and > 0")
     betas: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
-        _AsTuple,
+        AsTuple,
     ] = Field(default=(0.9, 0.999), description="decay of the two moments, a list of two numbers in [0, 1)")
     epsilon: Positive = Field(default=1e-8, description="added to the denominator, > 0")
 

@@ -17,7 +17,9 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from landsweep.cluster import grid as grids
 from landsweep.cluster import settings, yaml_reader
 from landsweep.cluster.changes import FREE, difference
+from landsweep.cluster.data_settings import Supervised
 from landsweep.cluster.mistakes import Mistake, custom_error, custom_errors, found, has_password, mistakes_of, refusal
+from landsweep.cluster.sections import AsTuple, Section
 from landsweep.workers.record import canonical_json
 
 __all__ = [
@@ -42,7 +44,7 @@ SECTIONS = ("landscape", "training", "search", "measure")
 _TAGS = {"landscape": "name", "training": "optimizer"}  # the key that says which settings its section has
 
 
-class Seeds(settings.Section):
+class Seeds(Section):
     """The seeds ``start … stop − 1``; written as a count N for 0 … N − 1."""
 
     start: int = Field(default=0, ge=0, lt=2**62, description="first seed")
@@ -71,7 +73,7 @@ def _seeds(value: Any) -> Any:
 _SeedsInput = Annotated[int, Field(ge=1)] | Seeds
 
 
-class Settings(settings.Section):
+class Settings(Section):
     """What makes a configuration."""
 
     landscape: settings.AnyLandscape = Field(description="the loss: a built-in, or package.module:function")
@@ -95,8 +97,9 @@ class _Configuration(Settings):
     @model_validator(mode="after")
     def _batch_fits(self) -> Self:
         batch, landscape = self.training.batch_size, self.landscape
-        if isinstance(batch, int) and isinstance(landscape, settings.Mlp) and batch > landscape.train_size:
-            text = f'found {batch}; allowed: at most landscape.train_size ({landscape.train_size}), or "full"'
+        most = landscape.most_examples if isinstance(landscape, Supervised) else None
+        if isinstance(batch, int) and most is not None and batch > most:
+            text = f'found {batch}; allowed: at most landscape.train_size ({most}), or "full"'
             raise custom_error("training.batch_size", text)
         return self
 
@@ -111,7 +114,7 @@ class Sweep(Settings):
     seeds: Annotated[Seeds, BeforeValidator(_seeds, json_schema_input_type=_SeedsInput)] = Field(
         description="a positive integer N for the seeds 0 … N−1, or {start: A, stop: B} for A … B−1"
     )
-    grid: dict[str, Annotated[tuple[Any, ...], settings._AsTuple]] = Field(
+    grid: dict[str, Annotated[tuple[Any, ...], AsTuple]] = Field(
         default={},
         description="dotted key of landscape, training, search or measure → the list of its values; every combination "
         "is a configuration, its values in the place of what the sections say",
@@ -120,7 +123,7 @@ class Sweep(Settings):
     store: str = Field(default="./runs", min_length=1, description="folder of the results, or s3://bucket/prefix")
     tracking: settings.Tracking = Field(default=settings.Tracking(), description="where runs are logged")
     verdict: settings.Verdict = Field(default=settings.Verdict(), description="the hypothesis test")
-    code: Annotated[tuple[str, ...], settings._AsTuple] = Field(
+    code: Annotated[tuple[str, ...], AsTuple] = Field(
         default=(), description="folders whose modules landscapes may name, importable on driver and workers"
     )
 

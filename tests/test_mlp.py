@@ -297,7 +297,7 @@ def test_mean_pool() -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"resize": 3}, "resize: found 3"), ({"train_size": 0}, "train_size: found 0"), ({"train_size": 1797}, "1796")],
+    [({"resize": 9}, "resize: found 9"), ({"train_size": 0}, "train_size: found 0"), ({"train_size": 1797}, "1796")],
 )
 def test_digits_that_cannot_be_built_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(LandscapeError, match=words):

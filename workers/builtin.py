@@ -10,30 +10,33 @@ from typing import Any
 
 import torch
 
-from landsweep.workers.data import DATASETS
+from landsweep.workers.data import OPTIONS, Dataset, Options, Samples, dataset, digits_samples
 from landsweep.workers.errors import LandscapeError
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.mlp import mlp
 from landsweep.workers.record import canonical_json
 
-_DATA_OPTIONS = ("train_size", "split_seed", "resize", "standardise")
+
+def _mlp(dataset: Dataset, **options: Any) -> Landscape:
+    return mlp(dataset.flat(), **options)
 
 
-def _mlp(device: torch.device, *, data: str, **options: Any) -> Landscape:
-    chosen = {key: options.pop(key) for key in _DATA_OPTIONS if key in options}
-    return mlp(DATASETS[data](**chosen).to(device), **options)
+#: models on a data set
+SUPERVISED: dict[str, Callable[..., Landscape]] = {"mlp": _mlp}
 
 
-BUILTIN: dict[str, Callable[..., Landscape]] = {"mlp": _mlp}
+def build(settings: Mapping[str, Any], device: torch.device, samples: Samples | None = None) -> Landscape:
+    """The landscape of a configuration's ``landscape`` section; of supervised learning it needs the data's ``samples``.
 
-
-def build(settings: Mapping[str, Any], device: torch.device) -> Landscape:
-    """The landscape of a configuration's ``landscape`` section. Raises LandscapeError for one that cannot be built."""
+    Raises LandscapeError for one that cannot be built.
+    """
     options = dict(settings)
     name = options.pop("name")
-    if name in BUILTIN:
-        return BUILTIN[name](device, **options)
-    return _own(name, options)
+    if name not in SUPERVISED:
+        return _own(name, options)
+    del options["data"]
+    split = Options(**{key: options.pop(key) for key in OPTIONS if key in options})
+    return SUPERVISED[name](dataset(samples or digits_samples(), split, device), **options)
 
 
 @lru_cache(maxsize=4096)
