@@ -187,9 +187,7 @@ class Supervised(Section):
 
 def _check_known(name: str, known: Known, asked: Supervised) -> None:
     if asked.resize is not None and asked.resize > known.side:
-        text = (
-            f"found {asked.resize}; allowed: null or at most {known.side}: {name} has {known.side}×{known.side} pixels"
-        )
+        pixels = f"{name} has {known.side}×{known.side} pixels"
         raise custom_error("resize", f"found {asked.resize}; allowed: null or at most {known.side}: {pixels}")
     train = asked.train_size or known.train_size
     if train >= known.rows:
