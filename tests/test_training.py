@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from landsweep.workers import builtin, streams, training
+from landsweep.workers import builtin, record, streams, training
 from landsweep.workers.batch import BatchResult, BatchTask, run_batch, stream_key
 from landsweep.workers.landscape import Landscape
 
@@ -69,9 +69,9 @@ def parameters_of(result: BatchResult, seed: int, seeds: Sequence[int]) -> dict[
 
 def same_bits(a: BatchResult, b: BatchResult, seed: int, seeds_a: Sequence[int], seeds_b: Sequence[int]) -> None:
     ours, theirs = rows_of(a, seed), rows_of(b, seed)
-    assert ours.keys() == theirs.keys() == {"points", "trials", "trajectories", "spectra"}
+    assert ours.keys() == theirs.keys() == set(record.TABLES)
     for table, rows in ours.items():
-        assert len(rows) > 0
+        assert rows or table == "connections"
         for left, right in zip(rows, theirs[table], strict=True):
             for name, value in left.items():
                 assert repr(value) == repr(right[name]), (table, name)
@@ -92,6 +92,17 @@ def test_a_seed_is_the_same_alone_and_in_company(method: str, seed: int, batch_o
     same_bits(alone, batch_of_64[method], seed, [seed], range(64))
     sources = alone.tables["points"]["source"]
     assert sources == ["training", "trajectory"]
+
+
+def test_connections_are_the_same_alone_and_in_company() -> None:
+    small = {**DIGITS, "hidden": [2], "resize": 4, "train_size": 60, "weight_decay": 1e-2}
+    chosen = settings(small)
+    chosen["search"]["saddles"] |= {"per_trial": 6, "max_iterations": 80}
+    landscape, four = builtin.build(small, CPU), [2, 3, 4, 5]
+    in_four = batch(four, chosen, landscape)
+    joined = in_four.tables["connections"]["seed"]
+    assert joined, "no saddle of index 1 among 24 searches"
+    same_bits(batch(joined[:1], chosen, landscape), in_four, joined[0], joined[:1], four)
 
 
 @pytest.fixture(scope="module")
