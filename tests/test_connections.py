@@ -36,7 +36,8 @@ def muller_brown(theta: Tensor) -> Tensor:
     """Three minima, two saddles (Müller & Brown 1979)."""
     height, a, b, c, u, v = torch.tensor(MULLER_BROWN, dtype=theta.dtype).T
     x, y = theta[0] - u, theta[1] - v
-    return (height * torch.exp(a * x * x + b * x * y + c * y * y)).sum()
+    total: Tensor = (height * torch.exp(a * x * x + b * x * y + c * y * y)).sum()
+    return total
 
 
 def double_wells(theta: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def test_phi_functions_agree_with_the_matrix_exponential() -> None:
 
 def equal_steps(landscape: Landscape, starts: Tensor, duration: float, steps: int) -> Tensor:
     """θ(duration) of the flow by steps of one length."""
-    flow, everywhere = GradientFlow(1e-6, 1e-8), torch.ones(len(starts), dtype=torch.bool)
+    flow, everywhere = GradientFlow(1e-6), torch.ones(len(starts), dtype=torch.bool)
     state = flow.init(landscape, starts, torch.ones(len(starts), dtype=torch.float64))
     for _ in range(steps):
         state = dataclasses.replace(state, control=torch.full_like(state.value, duration / steps))
@@ -195,14 +196,14 @@ def quintic(theta: Tensor) -> Tensor:
 
 def test_a_side_without_a_minimum_is_a_status_and_disturbs_no_other_row() -> None:
     saddles = points([-2.0, 0.0], [1.0, 0.0])
-    found = ends(function(quintic), saddles)
+    found = ends(function(quintic), saddles, budget=80)
     lost = found.theta[:, :, 0] < -3
     assert lost.sum(1).tolist() == [1, 0]
     assert set(found.status[lost].tolist()) <= {search.BUDGET, search.NON_FINITE, search.STAGNATED}
     assert bool(torch.isnan(found.barrier[lost]).all())
     assert found.status[~lost].tolist() == [search.CONVERGED] * 3
     assert sorted(found.theta[~lost][:, 0].round(decimals=9).tolist()) == [-1.0, -1.0, 2.0]
-    alone = ends(function(quintic), saddles[1:])
+    alone = ends(function(quintic), saddles[1:], budget=80)
     for name in ("theta", "status", "iterations", "flatness", "barrier"):
         assert torch.equal(getattr(alone, name)[0], getattr(found, name)[1]), name
 
@@ -212,6 +213,7 @@ def test_leaving_the_domain_is_non_finite() -> None:
     found = ends(
         function(lambda t: torch.log(t[0]) - t[0] + 0.5 * t[1] ** 2 + torch.relu(t[0] - 2) ** 3),
         points([1.0, 0.0]),
+        budget=300,
     )
     left = found.theta[0, :, 0] < 1
     assert left.sum() == 1
@@ -237,7 +239,7 @@ def test_rows_do_not_depend_on_each_other() -> None:
     landscape = function(himmelblau)
     saddles = search.refine(landscape, points(*HIMMELBLAU_SADDLES))
     together = ends(landscape, saddles)
-    for row in (0, 3):
+    for row in (1, 2):
         alone = ends(landscape, saddles[row : row + 1])
         for name in ("theta", "status", "iterations", "flatness", "barrier"):
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[row]), name

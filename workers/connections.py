@@ -48,7 +48,7 @@ def descend_both_ways(
     L has no minimum on that side.
     """
     starts, side_scale = displaced(landscape, saddles, directions).flatten(0, 1), scale.repeat_interleave(2)
-    flow = search.iterate(GradientFlow(ACCURACY, tolerance), landscape, starts, side_scale, budget)
+    flow = search.iterate(GradientFlow(ACCURACY), landscape, starts, side_scale, budget)
     theta, status, iterations = flow.theta.clone(), flow.status.clone(), flow.iterations.clone()
     flatness = torch.zeros_like(side_scale)
     rows = torch.nonzero(status == search.CONVERGED).flatten()

@@ -17,8 +17,8 @@ from landsweep.workers.search import (
     NON_FINITE,
     RUNNING,
     STAGNATED,
+    STEP_TOLERANCE,
     EigenState,
-    is_critical,
     moved,
     newton_length,
     start_state,
@@ -27,7 +27,8 @@ from landsweep.workers.search import (
 LENGTH = 0.1  # the longest step relative to 1 + ‖θ‖: the error is estimated from the step's end alone
 GROWTH = 2.0  # the largest h·|λ| of a negative eigenvalue, so that no mode grows by more than e² in a step
 NEAR = 1e-4  # Newton step, relative to 1 + ‖θ‖, at which a minimum is reached but for polishing
-CONVEX = 1e-6  # negative eigenvalues above −CONVEX·‖H‖₂ are the gradient's on a symmetry's tangents
+CONVEX = 1e-7  # eigenvalues above −CONVEX·‖H‖₂ count as zero
+STILL = 1e-9  # ‖g‖ below STILL·‖H‖₂: eigenvalues on a symmetry's tangents, which are of order ‖g‖, then count as zero
 SMALLEST = 1e-10  # h·‖H‖₂ below this makes no way
 TERMS = 20  # of the power series of φ for |z| < 1
 
@@ -78,7 +79,6 @@ class GradientFlow:
     """
 
     accuracy: float  # local error allowed in a step, relative to 1 + ‖θ‖
-    tolerance: float  # ‖g‖ of a critical point
 
     def init(self, landscape: Landscape, starts: Tensor, scale: Tensor) -> FlowState:
         state = start_state(landscape, starts, scale, 0.0)
@@ -106,7 +106,8 @@ class GradientFlow:
     def accept(self, landscape: Landscape, state: FlowState, to: Proposal, rows: Tensor) -> FlowState:
         """The state after ``rows`` (B,) bool went where they proposed; h follows the error, which grows as h³."""
         after = cast(FlowState, moved(landscape, state, to.theta, to.value, to.gradient, rows))
-        factor = (0.9 * to.excess.clamp_min(1e-9) ** (-1 / 3)).clamp(0.2, 5.0)
+        # exp and log round alike wherever an element stands, pow does not
+        factor = (0.9 * torch.exp(to.excess.clamp_min(1e-9).log() / -3)).clamp(0.2, 5.0)
         lowest = after.eigenvalues[:, 0].clamp_max(-torch.finfo(factor.dtype).tiny)
         return dataclasses.replace(
             after,
@@ -121,14 +122,22 @@ class GradientFlow:
         return self.accept(landscape, state, to, to.excess <= 1)
 
     def terminate(self, state: FlowState) -> Tensor:
-        """CONVERGED next to a minimum; STAGNATED at a critical point that is none, or where no step is accurate;
-        NON_FINITE also where time stands still, the flow leaving all bounds or its domain at a finite one."""
-        codes = torch.full_like(state.since, RUNNING)
-        norm = state.eigenvalues.abs().amax(1)
-        stuck = state.control * norm < SMALLEST
-        codes[stuck | is_critical(state, self.tolerance)] = STAGNATED
-        near = state.length <= NEAR * (1 + state.theta.norm(dim=1))
-        codes[near & (state.eigenvalues[:, 0] >= -CONVEX * norm)] = CONVERGED
-        still = (state.control <= torch.finfo(norm.dtype).eps * state.time) & ~stuck
-        codes[~state.finite | still | (stuck & state.broken)] = NON_FINITE
+        """CONVERGED next to a minimum, STAGNATED at a critical point that is none, else as ``halted`` says."""
+        codes, norm = halted(state), state.eigenvalues.abs().amax(1)
+        size = 1 + state.theta.norm(dim=1)
+        critical = (state.gradient.norm(dim=1) <= STILL * norm) & (state.length <= STEP_TOLERANCE * size)
+        codes[(codes == RUNNING) & critical] = STAGNATED
+        convex = state.eigenvalues[:, 0] >= -CONVEX * norm
+        codes[(codes != NON_FINITE) & (state.length <= NEAR * size) & convex] = CONVERGED
         return codes
+
+
+def halted(state: FlowState) -> Tensor:
+    """RUNNING; STAGNATED where no step is accurate; NON_FINITE also where time stands still, the flow leaving all
+    bounds or its domain at a finite time. (B,)."""
+    codes = torch.full_like(state.since, RUNNING)
+    stuck = state.control * state.eigenvalues.abs().amax(1) < SMALLEST
+    still = (state.control <= torch.finfo(state.value.dtype).eps * state.time) & ~stuck
+    codes[stuck] = STAGNATED
+    codes[~state.finite | still | (stuck & state.broken)] = NON_FINITE
+    return codes
