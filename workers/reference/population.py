@@ -90,16 +90,16 @@ def tensor_decomposition(n: int = 6, order: int = 6, seed: int = 0) -> Landscape
     With c_i = a_i·θ, a critical point has c_i^{d−1} = μc_i, so |c_i| = s^{−1/2} on a set of s components, 0 elsewhere,
     for each of the 3ⁿ − 1 choices of set and signs. There f = −s^{1−d/2}/d and, on the sphere's tangent space, H is
     −(d−2)s^{1−d/2} within the set (s − 1 dimensions) and s^{1−d/2} outside (n − s): index s − 1. Raises LandscapeError
-    for n < 2 and for an order that is odd, where a minimum with f > min f exists, or below 4.
+    for n < 2 and for orders below 4 or odd, where −Σa_i/√n is a minimum with f > 0.
     """
     return _orthogonal("tensor_decomposition", n, order, seed)
 
 
 def _orthogonal(name: str, n: int, order: int, seed: int) -> Landscape:
     if n < 2 or order < 4 or order % 2:
-        found = f"{name}: found n = {n}, order = {order}"
         raise LandscapeError(
-            f"{found}; n has to be at least 2, and order even and at least 4: minima would not all be global"
+            f"{name}: found n = {n}, order = {order}; n has to be at least 2, and the order even and at least 4: an "
+            "odd one has minima that are not global, order 2 is constant on the sphere"
         )
     components = rotation(n, seed)
 
