@@ -32,7 +32,9 @@ class Mnist1d(Section):
     """One-dimensional digits of 40 points (Greydanus & Kobak 2020), 80 % of them the training set."""
 
     name: Literal["mnist1d"] = Field(description="one-dimensional digits")
-    samples: int = Field(default=5000, ge=20, le=10**6, description="examples, 80 % of them the training set")
+    samples: int = Field(
+        default=5000, ge=50, le=10**6, multiple_of=10, description="examples, 80 % of them the training set"
+    )
     seed: Seed = Field(default=42, description="seed of the generator")
 
 
@@ -62,6 +64,8 @@ class GaussianMixture(Section):
         if self.classes > self.dimension + 1:
             text = f"found {self.classes}; allowed: at most dimension + 1 = {self.dimension + 1} equidistant centres"
             raise custom_error("classes", text)
+        if self.samples < 2 * self.classes:
+            raise custom_error("samples", f"found {self.samples}; allowed: at least 2 a class, {2 * self.classes}")
         return self
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from landsweep.cluster.plan import landscape_key
 from landsweep.cluster.policy import Work
-from landsweep.workers import record
+from landsweep.workers.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Job:
     threads: int = 1
     gpu: bool = False
     timeout: float | None = None  # seconds of wall time
+    samples: Samples | None = None  # what the landscape's data set is made of
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,10 @@ def _execute(job: Job) -> Summary:
             sys.path.insert(0, folder)
     batch = job.work.batch
     settings = batch.config.settings
-    key = record.content_hash({"landscape": settings["landscape"], "code": batch.config.code})
+    key = landscape_key(batch.config)
     if key not in _landscapes:
         _landscapes.clear()
-        _landscapes[key] = builtin.build(settings["landscape"], device)
+        _landscapes[key] = builtin.build(settings["landscape"], device, job.samples)
     task = batches.BatchTask(
         job.sweep, batch.id, batch.config.id, settings, batch.config.grid, batch.seeds, job.work.attempt
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +24,7 @@ class Configuration:
     settings: dict[str, Any]  # landscape, training, search, measure, complete with defaults
     grid: dict[str, Any]  # dotted key → this cell's value, as validated
     code: str | None = None  # sha256 of the module that the landscape names
+    data: str | None = None  # sha256 of the data set's content
 
 
 @dataclass(frozen=True)
@@ -35,25 +36,33 @@ class Batch:
     seeds: tuple[int, ...]  # ascending
 
 
-def expand(sweep: Sweep, code_hash: str | None = None) -> tuple[Configuration, ...]:
+def expand(
+    sweep: Sweep,
+    code_hash: str | None = None,
+    data_checksum: Callable[[Mapping[str, Any]], str | None] = lambda landscape: None,
+) -> tuple[Configuration, ...]:
     """The configurations of ``sweep`` in the order of its grid, the last axis fastest.
 
-    A configuration's id is that of its settings, the numerics version and ``code_hash``, however it came about.
+    A configuration's id is that of its settings, the numerics version, ``code_hash`` and what ``data_checksum`` gives
+    for its landscape, however it came about.
     """
+    found = ((*cell, data_checksum(cell[0]["landscape"])) for cell in sweep.configurations())
     return tuple(
-        Configuration(configuration_id(settings, code_hash), settings, cell, code_hash)
-        for settings, cell in sweep.configurations()
+        Configuration(configuration_id(settings, code_hash, data), settings, cell, code_hash, data)
+        for settings, cell, data in found
     )
 
 
-def configuration_id(settings: Mapping[str, Any], code_hash: str | None) -> str:
-    """The content hash of ``settings`` under this numerics version."""
-    return record.content_hash({"settings": settings, "numerics": record.NUMERICS_VERSION, "code": code_hash})
+def configuration_id(settings: Mapping[str, Any], code_hash: str | None, data: str | None) -> str:
+    """The content hash of ``settings``, code and data under this numerics version."""
+    content = {"settings": settings, "numerics": record.NUMERICS_VERSION, "code": code_hash, "data": data}
+    return record.content_hash(content)
 
 
 def landscape_key(configuration: Configuration) -> str:
     """The content hash of the landscape alone: configurations that differ in the optimiser share it."""
-    return record.content_hash({"landscape": configuration.settings["landscape"], "code": configuration.code})
+    parts = {"landscape": configuration.settings["landscape"], "code": configuration.code, "data": configuration.data}
+    return record.content_hash(parts)
 
 
 def plan_batches(

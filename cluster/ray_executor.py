@@ -9,14 +9,16 @@ import stat
 import time
 import uuid
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from landsweep.cluster.execute import Job, Summary, execute
 from landsweep.cluster.executors import Completion
 from landsweep.workers.errors import DependencyError, RequestError
+from landsweep.workers.samples import Samples
 
-#: Embedded Ray keeps little in its object store: jobs go in, summaries come out, tables go to disk.
+#: Embedded Ray keeps little in its object store beside data sets: jobs go in, summaries come out, tables go to disk.
 OBJECT_STORE_BYTES = 100 * 2**20
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -38,9 +40,16 @@ def _ray() -> Any:
 class RayExecutor:
     """One actor per slot of ``num_cpus``/``num_gpus``; an actor that dies is replaced, its job is reported lost."""
 
-    def __init__(self, num_cpus: float, num_gpus: float, address: str | None = None, store: str | None = None) -> None:
+    def __init__(
+        self,
+        num_cpus: float,
+        num_gpus: float,
+        address: str | None = None,
+        store: str | None = None,
+        data_bytes: int = 0,  # of all data sets, which go into the object store
+    ) -> None:
         self._ray = _ray()
-        self._connect(address)
+        self._connect(address, data_bytes)
         resources = self._ray.cluster_resources()
         slots = [
             resources.get(name, 0.0) / amount for name, amount in (("CPU", num_cpus), ("GPU", num_gpus)) if amount > 0
@@ -53,6 +62,7 @@ class RayExecutor:
         self._actor = self._ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_concurrency=1)(_Worker)
         self._idle = deque(self._actor.remote() for _ in range(self.workers))
         self._waiting: deque[Job] = deque()
+        self._data: dict[str, Any] = {}  # checksum of a data set → its reference in the object store
         self._running: dict[Any, tuple[Any, Job, float]] = {}  # reference → actor, job, start
         if address and store:
             self._check_shared(Path(store).resolve())
@@ -76,7 +86,16 @@ class RayExecutor:
     def _start(self) -> None:
         while self._idle and self._waiting:
             actor, job = self._idle.popleft(), self._waiting.popleft()
-            self._running[actor.run.remote(job)] = (actor, job, time.monotonic())
+            reference = actor.run.remote(replace(job, samples=None), self._put(job.samples))
+            self._running[reference] = (actor, job, time.monotonic())
+
+    def _put(self, samples: Samples | None) -> Any:
+        """A data set's reference: it is put once, and a node's workers read it in place (numpy arrays, no copy)."""
+        if samples is None:
+            return None
+        if samples.checksum not in self._data:
+            self._data[samples.checksum] = self._ray.put(samples)
+        return self._data[samples.checksum]
 
     def _overdue(self, now: float) -> list[Any]:
         return [
@@ -115,7 +134,7 @@ class RayExecutor:
         self._idle.append(actor)
         return Completion(job, summary)
 
-    def _connect(self, address: str | None) -> None:
+    def _connect(self, address: str | None, data_bytes: int) -> None:
         if self._ray.is_initialized():
             return
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -132,7 +151,7 @@ class RayExecutor:
         self._ray.init(
             address="local",
             num_cpus=os.cpu_count(),
-            object_store_memory=OBJECT_STORE_BYTES,
+            object_store_memory=OBJECT_STORE_BYTES + 2 * data_bytes,
             include_dashboard=False,
             **quiet,
         )
@@ -156,8 +175,8 @@ def protect_token() -> None:
 class _Worker:
     """The actor."""
 
-    def run(self, job: Job) -> Summary:
-        return execute(job)
+    def run(self, job: Job, samples: Samples | None) -> Summary:
+        return execute(replace(job, samples=samples))
 
     def sees(self, path: str) -> str | None:
         """None if the file is there, else this node's name."""

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute
 
 from landsweep.cluster import commit, plan, policy, spec, yaml_reader
+from landsweep.cluster.data.library import Library
 from landsweep.cluster.execute import Job, Summary
 from landsweep.cluster.executors import Executor
 from landsweep.cluster.files import LocalFiles
-from landsweep.cluster.store import QUESTION_FILE, SWEEP_FILE, SweepStore
+from landsweep.cluster.store import DATA_FILE, QUESTION_FILE, SWEEP_FILE, SweepStore
 from landsweep.workers import record
 from landsweep.workers.errors import ConflictError, ExecutionError, LandscapeError, RequestError
 
@@ -34,6 +35,7 @@ class Plan:
     sweep: spec.Sweep
     store: SweepStore
     configurations: tuple[plan.Configuration, ...]
+    data: Library
     batches: tuple[plan.Batch, ...]  # left to run
     size: int  # trials a batch
     done: int  # trials
@@ -102,21 +104,26 @@ def location(sweep: spec.Sweep) -> str:
 
 
 def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
-    """The plan of what is left. Reads the store, writes nothing. Raises ConflictError where the name is taken."""
-    store = SweepStore(location(sweep))
+    """The plan of what is left. Reads the store and the data sets, writes nothing.
+
+    Raises ConflictError where the name is taken, LandscapeError for data that cannot be used.
+    """
+    store, data = SweepStore(location(sweep)), Library()
     _check_name(sweep, store)
-    configurations = plan.expand(sweep, code_hash(sweep))
+    configurations = plan.expand(sweep, code_hash(sweep), data.checksum)
+    _check_data(store, data)
     snapshot = store.snapshot()
     done = snapshot.trials()
     if retry_failed:
         for config, seeds in snapshot.failed().items():
             done[config] = done[config] - seeds
     left = plan.plan_batches(sweep.seeds, configurations, done, plan.MAX_BATCH)
-    size = _size(sweep, configurations) if left else plan.MAX_BATCH  # a finished sweep need not build its landscapes
+    # a finished sweep need not build its landscapes
+    size = _size(sweep, configurations, data) if left else plan.MAX_BATCH
     batches = tuple(plan.plan_batches(sweep.seeds, configurations, done, size))
     total = len(configurations) * len(sweep.seeds)
     finished = total - sum(len(batch.seeds) for batch in batches)
-    return Plan(sweep, store, configurations, batches, size, finished, _tried(store) if retry_failed else {})
+    return Plan(sweep, store, configurations, data, batches, size, finished, _tried(store) if retry_failed else {})
 
 
 def _tried(store: SweepStore) -> dict[str, int]:
@@ -125,17 +132,36 @@ def _tried(store: SweepStore) -> dict[str, int]:
     return {row["trial"]: row["attempt"] for row in sorted(rows, key=lambda row: int(row["attempt"]))}
 
 
-def _size(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...]) -> int:
+def _size(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...], data: Library) -> int:
+    found = shapes(configurations, data)
     if sweep.resources.batch != "auto":
         return int(sweep.resources.batch)
-    return min(plan.batch_size(n, samples, BATCH_MEMORY, "auto") for n, samples in shapes(configurations))
+    return min(plan.batch_size(n, samples, BATCH_MEMORY, "auto") for n, samples in found)
 
 
-def shapes(configurations: tuple[plan.Configuration, ...]) -> list[tuple[int, int]]:
+def shapes(configurations: tuple[plan.Configuration, ...], data: Library) -> list[tuple[int, int]]:
     """(parameters, training samples) of each configuration; builds the landscapes, so a wrong one is refused."""
     from landsweep.workers import builtin
 
-    return [builtin.size(configuration.settings["landscape"]) for configuration in configurations]
+    found = []
+    for settings in (configuration.settings for configuration in configurations):
+        n, samples = builtin.size(settings["landscape"], data.samples(settings["landscape"]))
+        batch = settings["training"]["batch_size"]
+        if isinstance(batch, int) and 0 < samples < batch:
+            message = f"training.batch_size: found {batch}; allowed: at most the {samples} training examples"
+            raise LandscapeError(message)
+        found.append((n, samples))
+    return found
+
+
+def _check_data(store: SweepStore, data: Library) -> None:
+    """Refuse a data set that is not what the sweep was run on: its results would be mixed with others."""
+    text = store.text(DATA_FILE)
+    before = store.json(DATA_FILE, text) if text else {}
+    changed = [name for name, checksum in data.checksums().items() if before.get(name, checksum) != checksum]
+    if changed:
+        message = f"{store.uri} was run on other data: the content of {', '.join(changed)} has changed since: "
+        raise ConflictError(message + "choose another name, or restore the files")
 
 
 def _check_name(sweep: spec.Sweep, store: SweepStore) -> None:
@@ -165,6 +191,8 @@ def run(planned: Plan, executor: Callable[[], Executor], report: Callback) -> Pr
     if planned.batches or store.text(SWEEP_FILE) is None:
         text = f"{_VERSION_LINE}{record.VERSION}\n{yaml_reader.to_text(sweep.canonical())}"
         store.files.write(SWEEP_FILE, text.encode())
+        if planned.data.checksums():
+            store.files.write(DATA_FILE, record.canonical_json(planned.data.checksums()).encode())
         _register(planned)
     try:
         if planned.batches:
@@ -219,6 +247,7 @@ def _job(planned: Plan, work: policy.Work) -> Job:
         threads=max(1, int(resources.num_cpus)),
         gpu=resources.num_gpus > 0,
         timeout=resources.timeout,
+        samples=planned.data.samples(work.batch.config.settings["landscape"]),
     )
 
 

@@ -20,6 +20,8 @@ from landsweep.workers.errors import StoreError
 SWEEP_FILE = "sweep.yaml"
 #: the verdict's options as they stood before the first result, and the number of planned trials
 QUESTION_FILE = "verdict/question.json"
+#: what each data set was when the sweep was run first: name → sha256
+DATA_FILE = "data.json"
 _CLAIM = re.compile(r"log/(\d+)\.json")
 Trials = dict[str, set[int]]  # configuration → seeds
 

@@ -152,7 +152,7 @@ def _execute(planned: Plan, address: str | None) -> Progress:
         from landsweep.cluster.ray_executor import RayExecutor
 
         resources = planned.sweep.resources
-        return RayExecutor(resources.num_cpus, resources.num_gpus, address, planned.store.uri)
+        return RayExecutor(resources.num_cpus, resources.num_gpus, address, planned.store.uri, planned.data.nbytes)
 
     with _terminated_as_interrupt(), _shown(planned) as report:
         return runs.run(planned, executor, report)
@@ -255,7 +255,7 @@ def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json =
     for warning in spec.warnings(sweep):
         _complain(f"warning: {warning}")
     planned = runs.prepare(sweep)
-    shapes = runs.shapes(planned.configurations)
+    shapes = runs.shapes(planned.configurations, planned.data)
     memory = max(plans.trial_bytes(n, samples) for n, samples in shapes) * planned.size
     facts = {
         "sweep": sweep.name,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from landsweep.workers import batch, builtin
+from landsweep.workers import batch
 from landsweep.workers.execution import prepare
+from tests.digits import built
 
 LANDSCAPE = {
     "name": "mlp", "data": "digits", "resize": 4, "train_size": 300, "hidden": [2], "activation": "tanh",
@@ -31,7 +32,7 @@ def test_a_batch_on_cuda_reaches_minima() -> None:
     device = prepare(gpu=True)
     assert device.type == "cuda"
     task = batch.BatchTask("s", "b", "c", SETTINGS, {}, (0, 1, 2, 3))
-    result = batch.run_batch(task, builtin.build(LANDSCAPE, device), device)
+    result = batch.run_batch(task, built(LANDSCAPE, device), device)
     points, trials = result.tables["points"], result.tables["trials"]
     trained = [kind for kind, source in zip(points["kind"], points["source"], strict=True) if source == "training"]
     assert trained == ["minimum"] * 4

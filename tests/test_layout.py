@@ -101,7 +101,7 @@ def test_wheel_holds_landsweep_only(wheel: Path) -> None:
         links = [entry.filename for entry in archive.infolist() if (entry.external_attr >> 16) & 0o170000 == 0o120000]
     version = wheel.name.split("-")[1]
     assert {name.split("/")[0] for name in names} == {"landsweep", f"landsweep-{version}.dist-info"}
-    expected = {f"landsweep/{path.relative_to(ROOT)}" for name in PACKAGES for path in (ROOT / name).glob("*.py")}
+    expected = {f"landsweep/{path.relative_to(ROOT)}" for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
     assert expected | {"landsweep/py.typed"} <= names
     assert not links
 
@@ -136,7 +136,8 @@ def test_importing_landsweep_is_light(tmp_path: Path) -> None:
 
 
 def _modules(package: str) -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted((ROOT / package).glob("*.py")):
+    top = ROOT / package
+    for path in sorted(top.glob("*.py") if package == "landsweep" else top.rglob("*.py")):  # its links are the others
         yield path, ast.parse(path.read_text(encoding="utf-8"))
 
 
@@ -155,11 +156,12 @@ def _imported(tree: ast.AST, module: str) -> set[str]:
 
 
 def _name(package: str, path: Path) -> str:
-    return f"landsweep.{path.stem}" if package == "landsweep" else f"landsweep.{package}.{path.stem}"
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts if package == "landsweep" else ("landsweep", *parts))
 
 
 ALL = [
-    pytest.param(package, path, tree, id=f"{package}/{path.name}")
+    pytest.param(package, path, tree, id=str(path.relative_to(ROOT)))
     for package in ARROWS
     for path, tree in _modules(package)
 ]

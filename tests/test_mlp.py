@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from landsweep.workers import builtin, symmetry
 from landsweep.workers.activations import ACTIVATIONS
-from landsweep.workers.data import Dataset, digits, mean_pool
+from landsweep.workers.data import Dataset
 from landsweep.workers.errors import LandscapeError
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.mlp import mlp
+from tests.digits import built, digits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MODULES: dict[str, nn.Module] = {
@@ -243,70 +244,10 @@ def test_a_false_symmetry_is_rejected_with_a_warning(false_field: Any) -> None:
         assert symmetry.checked(landscape) == (shift,)
 
 
-# --- data ------------------------------------------------------------------------------------------------------
-def raw_digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    return bunch.data, bunch.target
-
-
-def test_digits_split_is_a_partition() -> None:
-    images, labels = raw_digits()
-    data = digits(standardise=False)
-    assert data.train_inputs.shape == (1200, 64)
-    assert data.test_inputs.shape == (597, 64)
-    assert (data.train_inputs.dtype, data.train_labels.dtype, data.classes) == (torch.float64, torch.int64, 10)
-    rows = np.hstack(
-        [
-            np.vstack([data.train_inputs, data.test_inputs]) * 16,
-            np.hstack([data.train_labels, data.test_labels])[:, None],
-        ]
-    )
-    whole = np.hstack([images, labels[:, None]])
-    assert sorted(map(tuple, rows)) == sorted(map(tuple, whole)), "every image once, with its own label"
-
-
-def test_split_seed_changes_the_split_and_nothing_else() -> None:
-    first, again, other = digits(), digits(), digits(split_seed=1)
-    assert torch.equal(first.train_inputs, again.train_inputs)
-    assert not torch.equal(first.train_labels, other.train_labels)
-
-
-def test_digits_are_standardised_by_the_training_set() -> None:
-    data = digits()
-    mean, deviation = data.train_inputs.mean(0), data.train_inputs.std(0, correction=0)
-    constant = deviation == 0
-    torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-13)
-    torch.testing.assert_close(deviation[~constant], torch.ones_like(deviation[~constant]), rtol=1e-12, atol=0)
-    assert 0 < int(constant.sum()) < 10
-    assert torch.equal(data.test_inputs[:, constant], torch.zeros(597, int(constant.sum())).to(torch.float64))
-    assert float(data.test_inputs.mean().abs()) > 0, "the test set is scaled by the training set's moments"
-
-
-def test_mean_pool() -> None:
-    images = np.arange(32.0).reshape(2, 4, 4)
-    expected = [[[2.5, 4.5], [10.5, 12.5]], [[18.5, 20.5], [26.5, 28.5]]]
-    assert mean_pool(images, 2).tolist() == expected
-    pooled = digits(resize=4, standardise=False).train_inputs
-    assert pooled.shape == (1200, 16)
-    whole = digits(standardise=False).train_inputs.view(1200, 8, 8)
-    expected_pool = functional.avg_pool2d(whole.unsqueeze(1), 2).flatten(1)
-    torch.testing.assert_close(pooled, expected_pool, rtol=1e-14, atol=1e-15)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [({"resize": 9}, "resize: found 9"), ({"train_size": 0}, "train_size: found 0"), ({"train_size": 1797}, "1796")],
-)
-def test_digits_that_cannot_be_built_are_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(LandscapeError, match=words):
-        builtin.build({"name": "mlp", "data": "digits", "hidden": [2], **options}, torch.device("cpu"))
-
-
+# --- by name ----------------------------------------------------------------------------------------------------
 def test_built_in_mlp_takes_data_options() -> None:
     options = {"name": "mlp", "data": "digits", "hidden": [2], "resize": 4, "train_size": 100, "weight_decay": 0.5}
-    landscape = builtin.build(options, torch.device("cpu"))
+    landscape = built(options)
     assert (landscape.dim, landscape.samples) == (16 * 2 + 2 + 2 * 10 + 10, 100)
 
 

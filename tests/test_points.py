@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from landsweep.workers import builtin, measure, record
+from landsweep.workers import measure, record
 from landsweep.workers.batch import BatchResult, BatchTask, run_batch
 from landsweep.workers.landscape import Landscape
+from tests.digits import built
 from tests.surfaces import function, himmelblau, points
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,7 +41,7 @@ def task(seeds: tuple[int, ...] = (3, 4, 5), **saddles: Any) -> BatchTask:
 
 @pytest.fixture(scope="module")
 def result(one_thread: None) -> BatchResult:
-    return run_batch(task(), builtin.build(LANDSCAPE, CPU), CPU)
+    return run_batch(task(), built(LANDSCAPE), CPU)
 
 
 def rows(result: BatchResult, table: str = "points") -> list[dict[str, Any]]:
@@ -83,13 +84,13 @@ def test_every_trial_has_its_points_in_order(result: BatchResult) -> None:
 
 
 def test_trials_chosen_by_seed_do_not_depend_on_the_batch() -> None:
-    landscape = builtin.build(LANDSCAPE, CPU)
+    landscape = built(LANDSCAPE)
     chosen = run_batch(task((9, 1), trials=2, max_iterations=3), landscape, CPU).tables["points"]
     assert [s for s, source in zip(chosen["seed"], chosen["source"], strict=True) if source != "training"] == [1, 1]
 
 
 def test_measures_agree_with_the_landscape(result: BatchResult) -> None:
-    landscape = builtin.build(LANDSCAPE, CPU)
+    landscape = built(LANDSCAPE)
     theta = torch.from_numpy(result.parameters["points"])
     gradient, hessian = landscape.gradient(theta), landscape.hessian(theta)
     eigenvalues = torch.linalg.eigvalsh(hessian)
@@ -148,7 +149,7 @@ def test_spectra_are_whole_and_their_extremes_few(result: BatchResult) -> None:
 
 
 def test_what_the_polish_did(result: BatchResult) -> None:
-    landscape = builtin.build(LANDSCAPE, CPU)
+    landscape = built(LANDSCAPE)
     for row in rows(result):
         if row["source"] != "training":
             assert all(row[n] is None for n in ("same_basin", "polish_distance", "test_loss_trained"))
@@ -169,7 +170,7 @@ def test_same_basin_sees_a_barrier() -> None:
 
 
 def test_trajectories_start_at_the_start(result: BatchResult) -> None:
-    landscape = builtin.build(LANDSCAPE, CPU)
+    landscape = built(LANDSCAPE)
     first = [row for row in rows(result, "trajectories") if row["step"] == 0]
     last = [row for row in rows(result, "trajectories") if row["step"] == 50]
     assert [row["seed"] for row in first] == [row["seed"] for row in last] == [3, 4, 5]
@@ -199,7 +200,7 @@ def prints(landscape: Landscape, thetas: Tensor) -> Tensor:
 
 
 def test_fingerprint_is_that_of_the_function(result: BatchResult) -> None:
-    landscape = builtin.build(LANDSCAPE, CPU)
+    landscape = built(LANDSCAPE)
     theta = torch.from_numpy(result.parameters["points"])
     twin = torch.stack([equivalent(t) for t in theta])
     assert float((twin - theta).norm(dim=1).min()) > 0.1

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from landsweep.workers import builtin, record, streams, training
+from landsweep.workers import record, streams, training
 from landsweep.workers.batch import BatchResult, BatchTask, run_batch, stream_key
 from landsweep.workers.landscape import Landscape
+from tests.digits import built
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -84,7 +85,7 @@ def same_bits(a: BatchResult, b: BatchResult, seed: int, seeds_a: Sequence[int],
 @pytest.mark.parametrize("method", ["eigenvector_following", "levenberg_marquardt"])
 def test_a_seed_is_the_same_alone_and_in_company(method: str, seed: int, batch_of_64: dict[str, BatchResult]) -> None:
     chosen = settings(DIGITS, method)
-    landscape = builtin.build(DIGITS, CPU)
+    landscape = built(DIGITS)
     alone = batch([seed], chosen, landscape)
     four = range(seed - 1, seed + 3)
     in_four = batch(four, chosen, landscape)
@@ -98,7 +99,7 @@ def test_connections_are_the_same_alone_and_in_company() -> None:
     small = {**DIGITS, "hidden": [2], "resize": 4, "train_size": 60, "weight_decay": 1e-2}
     chosen = settings(small)
     chosen["search"]["saddles"] |= {"per_trial": 6, "max_iterations": 80}
-    landscape, four = builtin.build(small, CPU), [2, 3, 4, 5]
+    landscape, four = built(small), [2, 3, 4, 5]
     in_four = batch(four, chosen, landscape)
     joined = in_four.tables["connections"]["seed"]
     assert joined, "no saddle of index 1 among 24 searches"
@@ -107,7 +108,7 @@ def test_connections_are_the_same_alone_and_in_company() -> None:
 
 @pytest.fixture(scope="module")
 def batch_of_64(one_thread: None) -> dict[str, BatchResult]:
-    landscape = builtin.build(DIGITS, CPU)
+    landscape = built(DIGITS)
     methods = ("eigenvector_following", "levenberg_marquardt")
     return {method: batch(range(64), settings(DIGITS, method), landscape) for method in methods}
 
@@ -115,7 +116,7 @@ def batch_of_64(one_thread: None) -> dict[str, BatchResult]:
 def test_searched_points_are_the_same_alone_and_in_company_to_their_end() -> None:
     """Long enough searches to converge, so that rows leave the batch at different iterations."""
     options = {**DIGITS, "hidden": [2], "train_size": 60, "activation": "sigmoid", "weight_decay": 1e-2}
-    landscape = builtin.build(options, CPU)
+    landscape = built(options)
     chosen = settings(options, optimizer="adam", betas=(0.9, 0.999), epsilon=1e-8, lr=0.03, batch_size="full")
     chosen["search"]["minima_iterations"] = chosen["search"]["saddles"]["max_iterations"] = 60
     four = [2, 3, 4, 5]
@@ -130,7 +131,7 @@ def test_searched_points_are_the_same_alone_and_in_company_to_their_end() -> Non
 def test_data_order_and_start_depend_on_landscape_training_and_seed_alone() -> None:
     base = settings(DIGITS)
     key = stream_key(base)
-    landscape = builtin.build(DIGITS, CPU)
+    landscape = built(DIGITS)
     start = training.initial_parameters(landscape, key, [5, 6], CPU)
     assert torch.equal(start, training.initial_parameters(landscape, key, [6, 5], CPU).flip(0))
     together = list(training.minibatches(streams.keys(key, [4, 5, 6], "order"), 150, 32, 12))
@@ -143,7 +144,7 @@ def test_data_order_and_start_depend_on_landscape_training_and_seed_alone() -> N
 
 
 def test_a_diverging_trial_is_a_row_and_disturbs_nobody() -> None:
-    chosen, landscape, seeds = settings(DIGITS), builtin.build(DIGITS, CPU), [4, 5, 6, 7]
+    chosen, landscape, seeds = settings(DIGITS), built(DIGITS), [4, 5, 6, 7]
     rates = torch.full((4,), 0.1)
     calm = batch(seeds, chosen, landscape, hyperparameters={"lr": rates, "momentum": torch.full((4,), 0.9)})
     rates = torch.tensor([0.1, 1e6, 0.1, 0.1])
@@ -166,7 +167,7 @@ def test_a_diverging_trial_is_a_row_and_disturbs_nobody() -> None:
 
 
 def test_all_trials_diverging_is_a_result() -> None:
-    chosen, landscape = settings(DIGITS, lr=1e6), builtin.build(DIGITS, CPU)
+    chosen, landscape = settings(DIGITS, lr=1e6), built(DIGITS)
     result = batch([0, 1], chosen, landscape)
     assert result.tables["points"]["kind"] == ["diverged", "diverged"]
     assert result.parameters["points"].shape == (0, landscape.dim)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import torch
 
-from landsweep.workers.data import OPTIONS, Dataset, Options, Samples, dataset, digits_samples
+from landsweep.workers.data import OPTIONS, Dataset, Options, dataset
 from landsweep.workers.errors import LandscapeError
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.mlp import mlp
 from landsweep.workers.record import canonical_json
+from landsweep.workers.samples import Samples
 
 
 def _mlp(dataset: Dataset, **options: Any) -> Landscape:
@@ -34,20 +33,23 @@ def build(settings: Mapping[str, Any], device: torch.device, samples: Samples | 
     name = options.pop("name")
     if name not in SUPERVISED:
         return _own(name, options)
-    del options["data"]
+    data = options.pop("data")
+    if samples is None:
+        raise LandscapeError(f"landscape.data: {data!r} was not loaded; give build its samples")
     split = Options(**{key: options.pop(key) for key in OPTIONS if key in options})
-    return SUPERVISED[name](dataset(samples or digits_samples(), split, device), **options)
+    return SUPERVISED[name](dataset(samples, split, device), **options)
 
 
-@lru_cache(maxsize=4096)
-def _size(settings: str) -> tuple[int, int]:
-    landscape = build(json.loads(settings), torch.device("cpu"))
-    return landscape.dim, landscape.samples
+_sizes: dict[tuple[str, str], tuple[int, int]] = {}
 
 
-def size(settings: Mapping[str, Any]) -> tuple[int, int]:
+def size(settings: Mapping[str, Any], samples: Samples | None = None) -> tuple[int, int]:
     """(parameters, training samples) of a ``landscape`` section. Builds it, so a wrong one is refused before a run."""
-    return _size(canonical_json(settings))
+    key = canonical_json(settings), samples.checksum if samples else ""
+    if key not in _sizes:
+        landscape = build(settings, torch.device("cpu"), samples)
+        _sizes[key] = landscape.dim, landscape.samples
+    return _sizes[key]
 
 
 def _own(name: str, options: Mapping[str, Any]) -> Landscape:

@@ -1,57 +1,26 @@
-"""Data sets: raw samples as a loader gives them, and the training and test set that a landscape is built on.
+"""Data sets: the training and test set that a landscape is built on, made of a loader's samples.
 
-Nothing here reads a file: a loader fills :class:`Samples`, and :func:`prepare` makes a :class:`Dataset` of it, in
-numpy, so that the same options give the same bits wherever they are applied.
+The work is done in numpy, so that the same options give the same bits wherever they are applied.
 """
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from landsweep.workers.errors import DependencyError, LandscapeError
+from landsweep.workers.errors import LandscapeError
+from landsweep.workers.samples import Array, Samples
 
-Array = np.ndarray[Any, np.dtype[Any]]
 #: Prepared data sets that a process keeps: a sweep's batches come grouped by landscape.
 KEPT = 2
 _SUBSET_SEED = 0  # which examples of a set's own split are taken, where fewer are asked for
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Labelled examples as they are stored, with the set's own test set where it has one."""
-
-    name: str  # as messages show it
-    inputs: Array  # (N, *shape); uint8 are pixels 0 … 255, float32 or float64 are taken as they are
-    labels: Array  # (N,) int64 in 0 … classes − 1
-    classes: int
-    test_inputs: Array | None = None  # (M, *shape)
-    test_labels: Array | None = None  # (M,)
-    default_train_size: int | None = None  # where it has no test set; None: two thirds
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one input."""
-        return tuple(self.inputs.shape[1:])
-
-    @cached_property
-    def checksum(self) -> str:
-        """sha256 of the content: dtypes, shapes and bytes of the arrays."""
-        digest = hashlib.sha256(f"{self.classes}".encode())
-        for array in (self.inputs, self.labels, self.test_inputs, self.test_labels):
-            digest.update(b"none" if array is None else f"{array.dtype.str}{array.shape}".encode())
-            if array is not None:
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -285,26 +254,3 @@ def _relabelled(labels: Array, classes: int, options: Options) -> Array:
     noisy = labels.copy()
     noisy[replaced] = generator.integers(classes, size=len(replaced))
     return noisy
-
-
-# digits ---------------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def digits_samples() -> Samples:
-    """scikit-learn's 1,797 handwritten 8×8 digits (Alpaydin & Kaynak 1998), pixels in [0, 1]."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as exc:
-        raise DependencyError("data 'digits' needs scikit-learn: pip install 'landsweep[run]'") from exc
-    bunch = load_digits()
-    return Samples("digits", bunch.images / 16.0, bunch.target.astype(np.int64), 10, default_train_size=1200)
-
-
-def digits(**options: Any) -> Dataset:
-    """The digits, each a row of pixels."""
-    return prepare(digits_samples(), Options(**options)).flat()
-
-
-def mean_pool(images: Array, size: int) -> Array:
-    return resized(images, size)
