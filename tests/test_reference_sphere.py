@@ -165,7 +165,7 @@ def test_the_bounds_are_attained_where_they_can_be() -> None:
     worst, bound = quotients(landscape, surfaces.normal(3, 10), 1e-3)
     torch.testing.assert_close(worst, bound, rtol=2e-3, atol=0)  # along θ itself
     wave = random_field(1, waves=1, confinement=1.0, seed=0)
-    worst, bound = quotients(wave, torch.linspace(-9, 9, 400, dtype=torch.float64).unsqueeze(1), 1e-3)
+    worst, bound = quotients(wave, torch.linspace(-9, 9, 90, dtype=torch.float64).unsqueeze(1), 1e-3)
     assert 0.999 < float((worst / bound).max()) <= 1 + 1e-9  # at its inflections
 
 
@@ -227,11 +227,11 @@ def test_derivatives_do_not_depend_on_batch_mates(name: str) -> None:
 def test_searches_end_at_known_points_and_name_them_right(name: str) -> None:
     landscape = LANDSCAPES[name]()
     assert landscape.known_class is not None
-    starts = torch.stack([landscape.init(torch.Generator().manual_seed(seed)) for seed in range(30)])
-    index = torch.arange(30) % 3
+    starts = torch.stack([landscape.init(torch.Generator().manual_seed(seed)) for seed in range(20)])
+    index = torch.arange(20) % 3
     for finder in (LevenbergMarquardt(1e-8), EigenvectorFollowing(1e-8, index), TrustRegionNewton(1e-8)):
         outcome, points = surfaces.found(landscape, finder, starts, 300)
-        assert points.critical.sum() >= 8
+        assert points.critical.sum() >= 5
         for row in torch.nonzero(points.critical).flatten().tolist():
             known = landscape.known_class(outcome.theta[row])
             assert known is not None
