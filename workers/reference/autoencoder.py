@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from landsweep.workers.errors import LandscapeError
 from landsweep.workers.landscape import KnownClass, Landscape
-from landsweep.workers.reference.linear import LinearNetwork, Subset, layered_normal, spectrum, stationary
+from landsweep.workers.reference.linear import LinearNetwork, Subset, spectrum, stationary
 
 
 def linear_autoencoder(k: int = 16, p: int = 4, variances: Sequence[float] | None = None) -> Landscape:
@@ -32,6 +33,11 @@ def linear_autoencoder(k: int = 16, p: int = 4, variances: Sequence[float] | Non
     root = torch.diag(values.sqrt())
     network = LinearNetwork((k, p, k), inputs=root, targets=root)
 
+    def init(generator: torch.Generator) -> Tensor:
+        """Entries N(0, 1/fan-in), which keep the size of what a layer passes on."""
+        first, second = torch.randn(2, k * p, generator=generator, dtype=torch.float64)
+        return torch.cat([first / math.sqrt(k), second / math.sqrt(p)])
+
     def known_class(theta: Tensor) -> KnownClass | None:
         place = theta.detach().cpu().double()
         subset = Subset.of(network.product(place), torch.ones_like(values), values)
@@ -43,7 +49,7 @@ def linear_autoencoder(k: int = 16, p: int = 4, variances: Sequence[float] | Non
         return KnownClass(subset.name, "saddle" if index else "minimum", index, zeros, objective)
 
     landscape = Landscape.from_function(
-        network.loss, network.dim, layered_normal(network.widths), symmetries=network.symmetries(),
+        network.loss, network.dim, init, symmetries=network.symmetries(),
         hessian_lipschitz=network.lipschitz, known_class=known_class, outputs=network.outputs,
         global_minimum=0.5 * float(values.sort().values[: k - p].sum()), name="linear_autoencoder",
     )  # fmt: skip

@@ -31,7 +31,7 @@ def matrix_factorisation(n: int = 8, rank: int = 3, eigenvalues: Sequence[float]
     """
     if not 1 <= rank <= n:
         raise LandscapeError(f"rank: found {rank} with n = {n}; the factor needs 1 ≤ rank ≤ n columns")
-    values = spectrum(eigenvalues, n, "eigenvalues")
+    values = spectrum(range(n, 0, -1) if eigenvalues is None else eigenvalues, n, "eigenvalues")
     matrix, scale = torch.diag(values), math.sqrt(float(values.mean()) / rank)
 
     def factor(theta: Tensor) -> Tensor:

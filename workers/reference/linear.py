@@ -6,7 +6,7 @@ Their stationary points are products over subsets of eigenvectors (Baldi & Horni
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -21,10 +21,10 @@ WITHIN = 1e-6  # ‖product − Σ_{i∈I}‖_F up to which a product belongs to
 STATIONARY = 1e-6  # ‖∇L‖ up to which a place counts as stationary
 
 
-def spectrum(values: Sequence[float] | None, count: int, option: str) -> Tensor:
-    """``values`` as a tensor (count,); count, …, 1 where there are none. Raises LandscapeError unless they are
+def spectrum(values: Sequence[float], count: int, option: str) -> Tensor:
+    """``values`` as a tensor (count,). Raises LandscapeError unless they are
     ``count`` distinct positive numbers."""
-    numbers = [float(value) for value in (range(count, 0, -1) if values is None else values)]
+    numbers = [float(value) for value in values]
     if len(numbers) != count or len(set(numbers)) != count or min(numbers) <= 0:
         raise LandscapeError(
             f"{option}: found {numbers}; {count} distinct positive numbers are needed, since equal ones make a "
@@ -77,19 +77,6 @@ class Subset:
 def stationary(loss: Scalar, theta: Tensor) -> bool:
     """Whether ‖∇L(θ)‖ ≤ 1e-6."""
     return bool(grad(loss)(theta).norm() <= STATIONARY)
-
-
-def layered_normal(widths: Sequence[int]) -> Callable[[torch.Generator], Tensor]:
-    """Starts whose layers have entries N(0, 1/fan-in), which keep the size of what they pass on."""
-
-    def init(generator: torch.Generator) -> Tensor:
-        draws = [
-            torch.randn(above * below, generator=generator, dtype=torch.float64) / math.sqrt(below)
-            for below, above in pairwise(widths)
-        ]
-        return torch.cat(draws)
-
-    return init
 
 
 @dataclass(frozen=True)
