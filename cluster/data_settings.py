@@ -91,8 +91,10 @@ def _check_data(value: Any) -> Any:
         value = {"name": value}
     if isinstance(value, Mapping):
         return _generated(value)
-    if not isinstance(value, str) or isinstance(value, Section):
+    if isinstance(value, Section):
         return value
+    if not isinstance(value, str):
+        raise custom_error("", f"found {found(value)}; allowed: {_allowed()}")
     kind, colon, path = value.partition(":")
     if colon and kind in FILE_KINDS:
         _check_path(value, path)

@@ -133,10 +133,11 @@ def _tried(store: SweepStore) -> dict[str, int]:
 
 
 def _size(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...], data: Library) -> int:
-    found = shapes(configurations, data)
+    """Trials a batch. Builds what it needs to know, and every landscape on data, whose options may not fit them."""
     if sweep.resources.batch != "auto":
+        shapes(tuple(configuration for configuration in configurations if configuration.data), data)
         return int(sweep.resources.batch)
-    return min(plan.batch_size(n, samples, BATCH_MEMORY, "auto") for n, samples in found)
+    return min(plan.batch_size(n, samples, BATCH_MEMORY, "auto") for n, samples in shapes(configurations, data))
 
 
 def shapes(configurations: tuple[plan.Configuration, ...], data: Library) -> list[tuple[int, int]]:
