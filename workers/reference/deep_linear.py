@@ -24,10 +24,10 @@ def deep_linear(widths: Sequence[int] = (3, 3, 3, 3), singular_values: Sequence[
 
     The stationary products are Σ_{i∈I} s_i u_i v_iᵀ over sets I of q ≤ r = min d_l singular directions (Kawaguchi 2016;
     Achour, Malgouyres & Gerchinovitz 2022), with L = ½ Σ_{j∉I} s_j². What theory says of their curvature is in
-    ``DeepLinearClasses``. Names number the directions by descending singular value. With equal widths and standard normal
-    starts, as by default, searches meet mostly points that are regular up to the hidden GL(d_l); bottlenecks and small
-    starts lead to degenerate ones. Raises LandscapeError unless there are at least two layers and the singular values
-    are min(d_0, d_L) distinct positive numbers.
+    ``DeepLinearClasses``. Names number the directions by descending singular value. With equal widths and standard
+    normal starts, as by default, searches meet mostly points that are regular up to the hidden GL(d_l); bottlenecks and
+    small starts lead to degenerate ones. Raises LandscapeError unless there are at least two layers and the singular
+    values are min(d_0, d_L) distinct positive numbers.
     """
     if len(widths) < 3 or min(widths) < 1:
         raise LandscapeError(
