@@ -13,28 +13,10 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, fie
 
 from landsweep.cluster.data_settings import Supervised
 from landsweep.cluster.mistakes import custom_error, found, has_password, nearest
-from landsweep.cluster.sections import AsTuple, NonNegative, Positive, Section, Units
+from landsweep.cluster.model_settings import MODELS
+from landsweep.cluster.sections import AsTuple, NonNegative, Positive, Section
 
 # landscape ------------------------------------------------------------------------------------------------------------
-
-
-class Mlp(Supervised):
-    """A fully connected net on a data set."""
-
-    name: Literal["mlp"] = Field(description="the built-in fully connected net")
-    hidden: Annotated[tuple[Units, ...], AsTuple] = Field(
-        default=(10,),
-        min_length=1,
-        max_length=64,
-        description="units of each hidden layer, a list of integers ≥ 1",
-    )
-    activation: Literal["tanh", "sigmoid", "softplus", "silu", "gelu"] = Field(
-        default="tanh", description="must be smooth"
-    )
-    initialisation: Literal["xavier_normal", "xavier_uniform", "he_normal", "he_uniform"] = Field(
-        default="xavier_normal", description="distribution of the initial weights"
-    )
-    init_scale: Positive = Field(default=1.0, description="factor on the initial weights, > 0")
 
 
 class OwnLandscape(Section):
@@ -47,7 +29,7 @@ class OwnLandscape(Section):
     )
 
 
-LANDSCAPES: dict[str, type[Section]] = {"mlp": Mlp}
+LANDSCAPES: dict[str, type[Section]] = {**MODELS}
 OWN = "own"
 
 
@@ -161,7 +143,7 @@ def _union(models: Mapping[str, type[Section]], tag: Callable[[Any], str], check
 
 
 if TYPE_CHECKING:
-    AnyLandscape = Mlp | OwnLandscape
+    AnyLandscape = Supervised | OwnLandscape
     AnyTraining = Sgd | GradientDescent | Adam | Rmsprop
 else:
     AnyLandscape = _union({**LANDSCAPES, OWN: OwnLandscape}, _landscape_tag, _check_landscape)

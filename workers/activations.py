@@ -1,4 +1,4 @@
-"""Smooth activations with their first two derivatives, the same to the last bit wherever an element lies.
+"""Activations, the smooth ones with their first two derivatives, the same to the last bit wherever an element lies.
 
 torch's sigmoid, silu, softplus and gelu take a scalar routine for the elements that fill no whole vector register, and
 it rounds differently: a trial's last bits would depend on its place in the batch. tanh, exp, erfc and logsigmoid do
@@ -70,3 +70,13 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": (_silu, _silu_derivatives),
     "gelu": (_gelu, _gelu_derivatives),
 }
+#: φ(a) with a kink at 0, where L has no Hessian; torch takes φ′(0) = 0
+KINKED: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu}
+LINEAR = "linear"  # φ(a) = a
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """φ by its name: smooth, kinked or linear."""
+    if name == LINEAR:
+        return lambda a: a
+    return KINKED[name] if name in KINKED else ACTIVATIONS[name][0]

@@ -1,65 +1,62 @@
-"""The multilayer perceptron as a function of its flat parameters, and its initialisations."""
+"""The multilayer perceptron as a function of its flat parameters."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
-from landsweep.workers.activations import ACTIVATIONS
+from landsweep.workers.activations import activation
+from landsweep.workers.models.initialisation import Block
+from landsweep.workers.models.network import Network, Weights
 
-#: name → (uniform?, standard deviation from fan-in and fan-out)
-INITIALISATIONS: dict[str, tuple[bool, Callable[[int, int], float]]] = {
-    "xavier_normal": (False, lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out))),
-    "xavier_uniform": (True, lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out))),
-    "he_normal": (False, lambda fan_in, fan_out: math.sqrt(2 / fan_in)),
-    "he_uniform": (True, lambda fan_in, fan_out: math.sqrt(2 / fan_in)),
-}
+
+def dense_blocks(widths: tuple[int, ...], bias: bool = True) -> tuple[Block, ...]:
+    """W_1 (out, in), b_1 (out,), W_2, … of fully connected layers."""
+    blocks = []
+    for layer, (fan_in, fan_out) in enumerate(pairwise(widths), start=1):
+        blocks += [Block(f"W{layer}", (fan_out, fan_in))] + [Block(f"b{layer}", (fan_out,), 0.0)] * bias
+    return tuple(blocks)
+
+
+def dense(weights: Weights, inputs: Tensor, depth: int, name: str) -> tuple[Tensor, list[Tensor]]:
+    """W_m φ(… φ(W_1 x + b_1) …) + b_m (N, c), and the pre-activations of the hidden layers, (N, width) each."""
+    function = activation(name)
+    outputs, before = inputs, list[Tensor]()
+    for layer in range(1, depth + 1):
+        outputs = outputs @ weights[f"W{layer}"].mT
+        if f"b{layer}" in weights:
+            outputs = outputs + weights[f"b{layer}"]
+        if layer < depth:
+            before.append(outputs)
+            outputs = function(outputs)
+    return outputs, before
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """z = W_m φ(… φ(W_1 x + b_1) …) + b_m; θ holds W_1 (row by row), b_1, W_2, …, b_m."""
+class Architecture(Network):
+    """z = W_m φ(… φ(W_1 x + b_1) …) + b_m; θ holds W_1 (row by row), b_1, W_2, …, b_m, without b where ``bias`` is
+    false."""
 
     widths: tuple[int, ...]  # inputs, hidden …, outputs
     activation: str
+    bias: bool = True
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        return dense_blocks(self.widths, self.bias)
 
     @property
-    def dim(self) -> int:
-        return sum(fan_out * (fan_in + 1) for fan_in, fan_out in pairwise(self.widths))
+    def depth(self) -> int:
+        """Layers of weights."""
+        return len(self.widths) - 1
 
     def layers(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """θ (…, n) → [(W (…, out, in), b (…, out)), …] as views."""
-        result, start = [], 0
-        for fan_in, fan_out in pairwise(self.widths):
-            weight = torch.unflatten(theta[..., start : start + fan_out * fan_in], -1, (fan_out, fan_in))
-            start += fan_out * fan_in
-            result.append((weight, theta[..., start : start + fan_out]))
-            start += fan_out
-        return result
+        """θ (…, n) → [(W (…, out, in), b (…, out)), …] as views, of a net with biases."""
+        weights = self.split(theta)
+        return [(weights[f"W{layer}"], weights[f"b{layer}"]) for layer in range(1, self.depth + 1)]
 
-    def __call__(self, theta: Tensor, inputs: Tensor) -> Tensor:
-        """Outputs (N, c) of one network on ``inputs`` (N, d)."""
-        function, _ = ACTIVATIONS[self.activation]
-        hidden = inputs
-        *inner, (last_weight, last_bias) = self.layers(theta)
-        for weight, bias in inner:
-            hidden = function(hidden @ weight.mT + bias)
-        return hidden @ last_weight.mT + last_bias
-
-    def initialise(self, generator: torch.Generator, scheme: str, scale: float) -> Tensor:
-        """Weights drawn by ``scheme`` times ``scale``, biases 0 (Glorot & Bengio 2010; He et al. 2015). float64."""
-        uniform, deviation = INITIALISATIONS[scheme]
-        pieces = []
-        for fan_in, fan_out in pairwise(self.widths):
-            shape = (fan_out * fan_in,)
-            if uniform:
-                draw = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * math.sqrt(3)
-            else:
-                draw = torch.randn(shape, generator=generator, dtype=torch.float64)
-            pieces += [scale * deviation(fan_in, fan_out) * draw, torch.zeros(fan_out, dtype=torch.float64)]
-        return torch.cat(pieces)
+    def forward(self, weights: Weights, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return dense(weights, inputs, self.depth, self.activation)

@@ -8,20 +8,27 @@ from typing import Any
 
 import torch
 
-from landsweep.workers.data import OPTIONS, Dataset, Options, dataset
+from landsweep.workers.data import OPTIONS, Options, dataset
 from landsweep.workers.errors import LandscapeError
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.mlp import mlp
+from landsweep.workers.models.autoencoder import autoencoder
+from landsweep.workers.models.cnn import cnn
+from landsweep.workers.models.deep_linear import deep_linear
+from landsweep.workers.models.resnet import resnet
+from landsweep.workers.models.rnn import rnn
 from landsweep.workers.record import canonical_json
 from landsweep.workers.samples import Samples
 
-
-def _mlp(dataset: Dataset, **options: Any) -> Landscape:
-    return mlp(dataset.flat(), **options)
-
-
 #: models on a data set
-SUPERVISED: dict[str, Callable[..., Landscape]] = {"mlp": _mlp}
+SUPERVISED: dict[str, Callable[..., Landscape]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet": resnet,
+    "rnn": rnn,
+    "autoencoder": autoencoder,
+    "deep_linear": deep_linear,
+}
 
 
 def build(settings: Mapping[str, Any], device: torch.device, samples: Samples | None = None) -> Landscape:

@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from landsweep.workers.activations import ACTIVATIONS, KINKED
 from landsweep.workers.architecture import Architecture
 from landsweep.workers.data import Dataset
 from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.mlp_hessian import MlpHessian
-from landsweep.workers.supervised import supervised_landscape
+from landsweep.workers.models import symmetries
+from landsweep.workers.models.landscapes import model_landscape
 
 
-def _basis_field(dim: int, positions: Sequence[int]) -> Field:
-    def field(theta: Tensor) -> Tensor:
-        tangent = torch.zeros(dim, dtype=theta.dtype, device=theta.device)
-        tangent[list(positions)] = 1.0
-        return tangent + 0.0 * theta
-
-    return field
-
-
-def symmetries(network: Architecture, inputs: Tensor, loss: str, weight_decay: float) -> tuple[Field, ...]:
-    """The continuous symmetries: softmax shift, and weights on inputs that are always 0. Weight decay removes both."""
-    if weight_decay > 0:
-        return ()
-    fields = []
-    first_in, first_out = network.widths[0], network.widths[1]
-    for j in torch.nonzero((inputs == 0).all(0)).flatten().tolist():
-        fields += [_basis_field(network.dim, [k * first_in + j]) for k in range(first_out)]
+def _symmetries(network: Architecture, inputs: Tensor, loss: str) -> list[Field]:
+    """Without weight decay: weights on inputs that are always 0, the softmax shift, with relu each unit's scale."""
+    fields = symmetries.dead_inputs(network, "W1", symmetries.always_zero(inputs))
     if loss == "cross_entropy":
-        fan_in, classes = network.widths[-2:]
-        start = network.dim - classes * (fan_in + 1)
-        columns = [[start + c * fan_in + j for c in range(classes)] for j in range(fan_in)]
-        biases = [start + classes * fan_in + c for c in range(classes)]
-        fields += [_basis_field(network.dim, positions) for positions in [*columns, biases]]
-    return tuple(fields)
+        last = network.depth
+        fields += symmetries.softmax_shift(network, f"W{last}", f"b{last}" if network.bias else None)
+    return fields + symmetries.relu_rescaling(network, network.depth) if network.activation in KINKED else fields
+
+
+def _closed(network: Architecture, inputs: Tensor, labels: Tensor, loss: str, weight_decay: float) -> dict[str, Any]:
+    """The Hessian in closed form, where φ is smooth; without biases it is that part of the Hessian with biases 0."""
+    if network.activation not in ACTIVATIONS:
+        return {}
+    whole, widest = replace(network, bias=True), max(network.widths[1:])
+    cost = 2 * whole.dim**2 + 3 * len(inputs) * widest * widest * (max(network.widths[:-1]) + 1)
+    hessian: Callable[[Tensor], Tensor] = MlpHessian(whole, inputs, labels, loss, weight_decay)
+    return {"closed_hessian": hessian if network.bias else _of_weights(whole, hessian), "hessian_bytes": 8 * cost}
+
+
+def _of_weights(whole: Architecture, hessian: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``hessian`` of a net with biases, at biases 0, its rows and columns of weights alone."""
+    is_weight = torch.cat([torch.full((block.size,), block.constant is None) for block in whole.blocks])
+    kept = torch.nonzero(is_weight).flatten()
+
+    def evaluate(thetas: Tensor) -> Tensor:
+        place = kept.to(thetas.device)
+        padded = thetas.new_zeros(len(thetas), whole.dim).index_copy(1, place, thetas)
+        return hessian(padded)[:, place][:, :, place]
+
+    return evaluate
 
 
 def mlp(
@@ -45,25 +55,18 @@ def mlp(
     *,
     hidden: Sequence[int],
     activation: str = "tanh",
+    bias: bool = True,
     loss: str = "cross_entropy",
     weight_decay: float = 1e-3,
     initialisation: str = "xavier_normal",
     init_scale: float = 1.0,
 ) -> Landscape:
-    """The landscape of a multilayer perceptron on a classification set."""
-    inputs, labels = dataset.train_inputs, dataset.train_labels
-    network = Architecture((inputs.shape[1], *hidden, dataset.classes), activation)
-    widest = max(network.widths[1:])
-    return supervised_landscape(
-        name="mlp",
-        dim=network.dim,
-        model=network,
-        init=lambda generator: network.initialise(generator, initialisation, init_scale),
-        train=(inputs, labels),
-        test=(dataset.test_inputs, dataset.test_labels),
-        loss=loss,
-        weight_decay=weight_decay,
-        symmetries=symmetries(network, inputs, loss, weight_decay),
-        closed_hessian=MlpHessian(network, inputs, labels, loss, weight_decay),
-        hessian_bytes=8 * (2 * network.dim**2 + 3 * len(inputs) * widest * widest * (max(network.widths[:-1]) + 1)),
-    )
+    """The landscape of a multilayer perceptron on a classification set, each input read as a row of numbers."""
+    inputs, labels = dataset.train_inputs.flatten(1), dataset.train_labels
+    network = Architecture((inputs.shape[1], *hidden, dataset.classes), activation, bias)
+    return model_landscape(
+        "mlp", network, (inputs, labels), (dataset.test_inputs.flatten(1), dataset.test_labels),
+        loss=loss, weight_decay=weight_decay, initialisation=initialisation, init_scale=init_scale,
+        symmetries=[] if weight_decay > 0 else _symmetries(network, inputs, loss),
+        **_closed(network, inputs, labels, loss, weight_decay),
+    )  # fmt: skip
