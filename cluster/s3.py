@@ -40,7 +40,7 @@ class S3Folder:
         own = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         style: Any = {"addressing_style": "path" if own else "auto"}  # few servers have a name for each bucket
         config = Config(s3=style, retries={"mode": "standard", "max_attempts": 4}, connect_timeout=10, read_timeout=60)
-        return boto3.client("s3", config=config)
+        return boto3.session.Session().client("s3", config=config)  # the default session keeps the first keys for good
 
     def names(self) -> list[str]:
         """Names of the objects below the prefix, sorted. Raises RequestError where they cannot be listed."""
