@@ -55,7 +55,7 @@ def unstable(landscape: Landscape, saddles: Tensor) -> tuple[Tensor, Tensor]:
     return vectors[:, :, 0], values.abs().amax(1)
 
 
-def ends(landscape: Landscape, saddles: Tensor, budget: int = 150) -> Ends:
+def ends(landscape: Landscape, saddles: Tensor, budget: int = 50) -> Ends:
     directions, scale = unstable(landscape, saddles)
     return descend_both_ways(landscape, saddles, directions, scale, 1e-8, budget)
 
@@ -143,7 +143,7 @@ def test_ends_are_those_of_scipy(
     landscape = function(loss)
     saddles = search.refine(landscape, points(*places))
     directions, scale = unstable(landscape, saddles)
-    found = descend_both_ways(landscape, saddles, directions, scale, 1e-8, 300)
+    found = descend_both_ways(landscape, saddles, directions, scale, 1e-8, 100)
     assert found.status.tolist() == [[search.CONVERGED] * 2] * len(places)
     for saddle in range(len(places)):
         for side, sign in enumerate((1.0, -1.0)):
@@ -181,7 +181,7 @@ def test_barriers_of_a_linear_autoencoder_are_half_the_difference_of_variances()
     saddle = torch.cat([second.T.reshape(-1), second.reshape(-1)]).unsqueeze(0)
     landscape = linear_autoencoder()
     values, vectors, _ = eigh(landscape.hessian(saddle))
-    found = descend_both_ways(landscape, saddle, vectors[:, :, 0], values.abs().amax(1), 1e-8, 300)
+    found = descend_both_ways(landscape, saddle, vectors[:, :, 0], values.abs().amax(1), 1e-8, 100)
     assert found.status.tolist() == [[search.CONVERGED] * 2]
     gap = 0.5 * (VARIANCES[1] - VARIANCES[2])
     torch.testing.assert_close(found.barrier, torch.full_like(found.barrier, gap), rtol=0, atol=1e-12)
@@ -196,14 +196,14 @@ def quintic(theta: Tensor) -> Tensor:
 
 def test_a_side_without_a_minimum_is_a_status_and_disturbs_no_other_row() -> None:
     saddles = points([-2.0, 0.0], [1.0, 0.0])
-    found = ends(function(quintic), saddles, budget=80)
+    found = ends(function(quintic), saddles, budget=30)
     lost = found.theta[:, :, 0] < -3
     assert lost.sum(1).tolist() == [1, 0]
     assert set(found.status[lost].tolist()) <= {search.BUDGET, search.NON_FINITE, search.STAGNATED}
     assert bool(torch.isnan(found.barrier[lost]).all())
     assert found.status[~lost].tolist() == [search.CONVERGED] * 3
     assert sorted(found.theta[~lost][:, 0].round(decimals=9).tolist()) == [-1.0, -1.0, 2.0]
-    alone = ends(function(quintic), saddles[1:], budget=80)
+    alone = ends(function(quintic), saddles[1:], budget=30)
     for name in ("theta", "status", "iterations", "flatness", "barrier"):
         assert torch.equal(getattr(alone, name)[0], getattr(found, name)[1]), name
 
@@ -213,7 +213,7 @@ def test_leaving_the_domain_is_non_finite() -> None:
     found = ends(
         function(lambda t: torch.log(t[0]) - t[0] + 0.5 * t[1] ** 2 + torch.relu(t[0] - 2) ** 3),
         points([1.0, 0.0]),
-        budget=300,
+        budget=60,
     )
     left = found.theta[0, :, 0] < 1
     assert left.sum() == 1

@@ -15,7 +15,8 @@ from landsweep.workers.trust_region import TrustRegionNewton
 DISPLACEMENT = 1e-3  # of the start from the saddle, relative to 1 + ‖θ‖
 HALVINGS = 6  # of it, where L does not fall as the quadratic model says
 TRUSTED = 0.1  # by how much the fall's ratio to the model's may differ from 1
-ACCURACY = 1e-5  # local error of the flow, relative to 1 + ‖θ‖
+ACCURACY = 1e-4  # local error of the flow, relative to 1 + ‖θ‖; 1e-6 leads a small net's starts to the same minima
+FLOW_STEPS = 3  # of the flow for each one of the budget: it follows every bend, a search cuts corners
 POLISH_RADIUS = 1e-3, 1e-2  # first and largest trust radius, relative to 1 + ‖θ‖: not out of the basin
 
 
@@ -42,13 +43,13 @@ def descend_both_ways(
 
     ``saddles`` θ (S, n) are of index 1, ``directions`` v (S, n) their unit eigenvectors of negative curvature,
     ``scale`` (S,) is ‖H‖₂ at the trial's start, ``tolerance`` bounds ‖∇L‖ at a minimum, ``budget`` the steps of the
-    flow and of the polish. The flow (``gradient_flow``) rather than a minimiser's path decides which minimum is reached
-    (Wales 2003, section 4; Page & McIver 1988): long steps jump into other basins. Where it ends at no minimum the
-    status says so: STAGNATED at another saddle (a symmetry can lead from saddle to saddle), BUDGET or NON_FINITE where
-    L has no minimum on that side.
+    polish, a third of the flow's. The flow (``gradient_flow``) rather than a minimiser's path decides which minimum is
+    reached (Wales 2003, section 4; Page & McIver 1988): long steps jump into other basins. Where it ends at no minimum
+    the status says so: STAGNATED at another saddle (a symmetry can lead there), BUDGET or NON_FINITE where L has no
+    minimum on that side.
     """
     starts, side_scale = displaced(landscape, saddles, directions).flatten(0, 1), scale.repeat_interleave(2)
-    flow = search.iterate(GradientFlow(ACCURACY), landscape, starts, side_scale, budget)
+    flow = search.iterate(GradientFlow(ACCURACY), landscape, starts, side_scale, FLOW_STEPS * budget)
     theta, status, iterations = flow.theta.clone(), flow.status.clone(), flow.iterations.clone()
     flatness = torch.zeros_like(side_scale)
     rows = torch.nonzero(status == search.CONVERGED).flatten()
