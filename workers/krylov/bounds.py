@@ -32,7 +32,8 @@ def bounds_in_advance(ritz: Ritz, dim: int, failure: float = FAILURE) -> tuple[T
     factor = torch.tensor([e / (1 - 2 * e) if e < 0.5 else math.inf for e in gaps], device=ritz.values.device)
     width = factor.to(ritz.values.dtype) * (ritz.highest - ritz.lowest)
     width = torch.where(ritz.exhausted, 0.0, width)
-    return ritz.lowest - width - ritz.errors[:, 0], ritz.highest + width + ritz.error_of_highest()
+    rounding = dim * torch.finfo(width.dtype).eps * ritz.norm
+    return ritz.lowest - width - rounding, ritz.highest + width + rounding
 
 
 def bounds(ritz: Ritz, dim: int, failure: float = FAILURE) -> tuple[Tensor, Tensor]:
@@ -49,8 +50,8 @@ def bounds(ritz: Ritz, dim: int, failure: float = FAILURE) -> tuple[Tensor, Tens
     upper = -_below(ritz, -1.0, threshold) + rounding
     seen = ritz.exhausted
     return (
-        torch.where(seen, ritz.lowest - ritz.error_of_lowest(), lower),
-        torch.where(seen, ritz.highest + ritz.error_of_highest(), upper),
+        torch.where(seen, ritz.lowest - ritz.lowest_error, lower),
+        torch.where(seen, ritz.highest + ritz.highest_error, upper),
     )
 
 

@@ -16,7 +16,7 @@ REACH = 6.0  # the grid goes this many widths beyond the outermost nodes
 
 @dataclass(frozen=True)
 class Density:
-    """φ(x) = 1/n Σ_i N(x; λ_i, σ²) on a grid, and the measures Σ_j w_j δ(x − θ_j) behind it, one a probe, Σ_j w_j = 1."""
+    """φ(x) = 1/n Σ_i N(x; λ_i, σ²) on a grid, and the measures Σ_j w_j δ(x − θ_j) behind it, whose weights sum to 1."""
 
     grid: Tensor  # (B, g)
     density: Tensor  # (B, g)

@@ -11,6 +11,7 @@ from landsweep.workers.krylov.decomposition import Apply, Decomposition, decompo
 from landsweep.workers.landscape import padded
 
 BLOCK = 4  # resolves clusters of up to four eigenvalues as fast as single ones
+CLUSTER = 4.0  # standard deviations from a Ritz value in an unresolved cluster to the cluster's end
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,15 @@ class Ritz:
         """max |θ|, which is at most ‖A‖. (B,)."""
         return torch.maximum(self.lowest.abs(), self.highest.abs())
 
-    def error_of_lowest(self) -> Tensor:
-        """(B,)."""
-        return self.errors[:, 0]
+    @property
+    def lowest_error(self) -> Tensor:
+        """Stated |θ_min − λ_min| (:func:`end_errors`). (B,)."""
+        return end_errors(self.residuals, self.errors)[:, 0]
 
-    def error_of_highest(self) -> Tensor:
-        """(B,)."""
-        return _at(self.errors, self.count - 1)
+    @property
+    def highest_error(self) -> Tensor:
+        """Stated |θ_max − λ_max|. (B,)."""
+        return _at(end_errors(self.residuals, self.errors), self.count - 1)
 
     def vectors(self, lowest: int, highest: int) -> Tensor:
         """Ritz vectors of the ``lowest`` and ``highest`` values, ascending. (B, n, lowest + highest)."""
@@ -99,7 +102,7 @@ def lanczos(
             continue
         check = now.steps + max(1, now.steps // 4)  # decomposing T at every step would cost more than A
         theta, residual, error, vectors = ritz_pairs(now, dim)
-        met = _met(theta, error, now, lowest, highest, tolerance)
+        met = _met(theta, end_errors(residual, error), now, lowest, highest, tolerance)
         new = ~done & (met | ~now.finite | (now.steps == steps))
         width = theta.shape[1]
         values[new, :width], residuals[new, :width], errors[new, :width] = theta[new], residual[new], error[new]
@@ -149,6 +152,16 @@ def stated_errors(values: Tensor, residuals: Tensor) -> Tensor:
     gap = torch.minimum(above, below)
     known = (gap > 0) & torch.isfinite(gap)
     return torch.where(known, torch.minimum(residuals, residuals**2 / gap), residuals)
+
+
+def end_errors(residuals: Tensor, errors: Tensor) -> Tensor:
+    """How far the i-th Ritz value from an end is from the i-th eigenvalue. (B, k), (B, k) → (B, k).
+
+    The error where θ is separated (ρ²/gap < ρ). Elsewhere that some eigenvalue is within ρ says little of the last: the
+    spectral measure of v has mean θ and standard deviation ρ, and the end of the cluster is estimated to lie within
+    CLUSTER of these. :func:`~landsweep.workers.krylov.bounds.bounds` proves more, and costs more.
+    """
+    return torch.where(errors < residuals, errors, errors + (CLUSTER - 1) * residuals)
 
 
 def _met(values: Tensor, errors: Tensor, now: Decomposition, lowest: int, highest: int, tolerance: float) -> Tensor:
