@@ -51,7 +51,16 @@ def model_landscape(
         kink_distance=network.kink_distance(train[0]),
         **known,
     )
+    _convert_data(landscape, train[0].device)
     return landscape if landscape.closed_hessian else _with_columns(landscape, network, train, loss)
+
+
+def _convert_data(landscape: Landscape, device: torch.device) -> None:
+    """Have the training set made float64 now: targets that are first made inside two transforms of ``torch.func`` stay
+    bound to them, and cannot be used again."""
+    theta = landscape.init(torch.Generator().manual_seed(0)).to(device)
+    if landscape.minibatch_loss is not None:
+        landscape.minibatch_loss(theta, torch.zeros(1, dtype=torch.int64, device=device))
 
 
 def _with_columns(landscape: Landscape, network: Network, train: Split, loss: str) -> Landscape:
