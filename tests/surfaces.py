@@ -12,6 +12,7 @@ from landsweep.workers import search, symmetry
 from landsweep.workers.classify import Classified, classify
 from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.quadratic import eigh
+from landsweep.workers.reference import autoencoder
 
 
 def function(
@@ -80,25 +81,5 @@ VARIANCES = (5.0, 4.0, 3.0, 2.0, 1.0)
 
 
 def linear_autoencoder() -> Landscape:
-    """½·tr((I − W₂W₁) Σ (I − W₂W₁)ᵀ), Σ = diag(5, 4, 3, 2, 1), θ = (W₁ [2×5], W₂ [5×2]), with GL(2) declared."""
-    covariance = torch.diag(torch.tensor(VARIANCES, dtype=torch.float64))
-
-    def split(theta: Tensor) -> tuple[Tensor, Tensor]:
-        return theta[: P * K].view(P, K), theta[P * K :].view(K, P)
-
-    def loss(theta: Tensor) -> Tensor:
-        first, second = split(theta)
-        rest = torch.eye(K, dtype=theta.dtype) - second @ first
-        return 0.5 * (rest @ covariance.to(theta.dtype) * rest).sum()
-
-    def generated_by(i: int, j: int) -> Field:
-        def field(theta: Tensor) -> Tensor:
-            first, second = split(theta)
-            generator = torch.zeros(P, P, dtype=theta.dtype)
-            generator[i, j] = 1.0
-            return torch.cat([(generator @ first).reshape(-1), (-second @ generator).reshape(-1)])
-
-        return field
-
-    fields = [generated_by(i, j) for i in range(P) for j in range(P)]
-    return function(loss, 2 * P * K, symmetries=fields)
+    """The reference landscape at the size of these tests: k = 5, p = 2, covariance diag(5, 4, 3, 2, 1)."""
+    return autoencoder.linear_autoencoder(K, P, VARIANCES)

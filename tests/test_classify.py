@@ -16,6 +16,8 @@ from landsweep.workers.classify import Classified, classify, kind_of, signs
 from landsweep.workers.eigenvector_following import EigenvectorFollowing
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
+from landsweep.workers.quadratic import LocalModel
+from landsweep.workers.reference import population
 from landsweep.workers.trust_region import TrustRegionNewton
 from tests.surfaces import ended, found, function, hat, monkey, normal, points, rotation, scale_at
 
@@ -245,7 +247,7 @@ def test_eigenvalues_within_their_error_are_undetermined() -> None:
 
 
 def test_zero_tolerance_follows_the_larger_of_two_scales() -> None:
-    landscape = function(lambda t: 0.5 * (t[0] ** 2 + 3e-6 * t[1] ** 2), lipschitz=0.0)
+    landscape = function(lambda t: 0.5 * (t[0] ** 2 + 3e-6 * t[1] ** 2))
     near, far = at(landscape, points([0.0, 0.0]), scale=1.0), at(landscape, points([0.0, 0.0]), scale=100.0)
     assert float(near.zero_tolerance) == pytest.approx(1e-7)
     assert float(far.zero_tolerance) == pytest.approx(1e-5)
@@ -291,6 +293,16 @@ def test_the_sampled_constant_bounds_what_was_sampled() -> None:
     assert float(kinds.certificates.lipschitz) == pytest.approx(6.0, rel=1e-6)
 
 
+def test_exact_errors_resolve_signs_below_the_zero_tolerance() -> None:
+    """An orbit that is no isometry: eigenvalues of one class from 1 to 1e-8 of ‖H‖, signs resolved."""
+    eigenvalues, error, zero = points([-5e-8, -1e-11, 1e-11, 5e-8, 1.0]), points([1e-14])[0], points([1e-7])[0]
+    by_sample, by_bound = signs(eigenvalues, error, zero), signs(eigenvalues, error, zero, exact=True)
+    assert [int(n) for n in (by_sample.index, by_sample.n_zero, by_sample.n_positive)] == [0, 4, 1]
+    assert [int(n) for n in (by_bound.index, by_bound.n_zero, by_bound.n_positive)] == [1, 2, 2]
+    wide = signs(eigenvalues, torch.full_like(error, 6e-8), zero, exact=True)
+    assert [int(n) for n in (wide.index, wide.n_zero, wide.n_undetermined)] == [0, 2, 2], "|λ|+δ > z: not zero either"
+
+
 # --- on the complement of the symmetries ---------------------------------------------------------------------------
 def hat_lipschitz(theta: Tensor, radius: Tensor) -> Tensor:
     """D³((‖θ‖²−1)²)[h, h, h] = 24 (θ·h)‖h‖²."""
@@ -304,6 +316,22 @@ def test_an_orbit_is_certified_on_the_complement_of_its_tangent() -> None:
     assert 1e-9 <= float(at_minimum.certificates.radius) < 2e-9
     undeclared = dataclasses.replace(landscape, symmetries=())
     assert at(undeclared, points([1.0, 0.0])).certificates.certified == [False]
+
+
+def test_a_point_off_a_sphere_of_points_is_not_certified() -> None:
+    """On a sphere Hθ = −g: H⁻¹g is radial however far the point is. The step on the complement is not deceived."""
+    landscape = population.ica(3)
+    theta = landscape.retracted(normal(1, 3))  # far from everything
+    model = LocalModel.at(landscape, theta, landscape.symmetries)
+    assert float(model.newton_length) > 1e-2
+    exact = search.refine(
+        landscape,
+        search.iterate(TrustRegionNewton(1e-8), landscape, theta, torch.ones(1).double(), 100).theta,
+        landscape.symmetries,
+    )
+    aside = landscape.retracted(exact + 1e-4 * normal(1, 3, seed=1))
+    far = LocalModel.at(landscape, aside, landscape.symmetries).newton_length
+    assert float(far) == pytest.approx(float((aside - exact).norm()), rel=0.1)
 
 
 def test_tangent_spaces_that_may_turn_by_a_right_angle_certify_nothing() -> None:

@@ -87,7 +87,8 @@ def transversal(fields: Sequence[Field], theta: Tensor, radius: Tensor) -> Tenso
         return torch.ones_like(radius, dtype=torch.bool)
     tangents = torch.stack([padded(vmap(field), theta) for field in fields], dim=2)
     values = torch.linalg.svdvals(tangents)
-    kept = values > RANK_CUTOFF * values.amax(1, keepdim=True)
+    floor = RANK_CUTOFF * (1 + theta.norm(dim=1, keepdim=True))  # as in ``basis``
+    kept = (values > RANK_CUTOFF * values.amax(1, keepdim=True)) & (values > floor)
     smallest = torch.where(kept, values, torch.inf).amin(1)
     square, affine = torch.zeros_like(radius), torch.ones_like(radius, dtype=torch.bool)
     for field in fields:
@@ -106,18 +107,20 @@ def certify(
     On the affine slice θ + T^⊥ the restricted gradient vanishes at a θ* within ``radius`` if h < 1/2 strictly. Then
     g(θ*) ∈ T(θ) and g(θ*) ⊥ T(θ*), so g(θ*) = 0 where the two tangent spaces stay within 90° (``transversal``). η
     includes the gradient's rounding bound n·eps·(‖g‖ + ‖H‖‖θ‖). Only an exact K certifies, where the ball of
-    radius ``reach`` in which it holds contains the theorem's; a sampled K is said to be sampled.
+    radius ``reach`` in which it holds contains the theorem's; a sampled K is said to
+    be sampled, and nothing is certified where the model has kinks.
     """
     n, eps = theta.shape[1], torch.finfo(theta.dtype).eps
-    lowest, negative = _off_the_tangents(model)
-    smallest = lowest - n * eps * model.norm - model.asymmetry  # a lower bound of |λ| on the complement
+    smallest = (
+        model.inside.abs().amin(1) - n * eps * model.norm - model.asymmetry
+    )  # a lower bound of |λ| on the complement
     beta = 1.0 / smallest.clamp_min(1e-300)
     rounding = n * eps * (model.gradient.norm(dim=1) + model.norm * theta.norm(dim=1))
     eta = model.newton_length + beta * rounding
     h, radius = newton_kantorovich(beta, eta, constant)
     size = project_out(model.span, model.gradient).norm(dim=1) + rounding
-    second, nearer = safran_shamir(torch.where(negative, -smallest, smallest), size, constant)
-    exact = landscape.hessian_lipschitz is not None
+    second, nearer = safran_shamir(torch.where(model.inside[:, 0] < 0, -smallest, smallest), size, constant)
+    exact = landscape.hessian_lipschitz is not None and landscape.kink_distance is None
     sound = (smallest > 0) & model.finite & (radius <= reach) & transversal(fields, theta, radius)
     certified = sound & (h < 0.5) if exact else torch.zeros_like(sound)
     word = "newton-kantorovich" if exact else "sampled"
@@ -125,18 +128,3 @@ def certify(
     for row in torch.nonzero(certified & second).flatten().tolist():
         texts[row] += f"; safran-shamir radius={float(nearer[row]):.1e}"
     return Certificates(constant, h, certified.tolist(), texts, torch.where(certified, radius, torch.nan))
-
-
-def _off_the_tangents(model: LocalModel) -> tuple[Tensor, Tensor]:
-    """The smallest |λ| of H on the complement of the symmetries' tangents, and whether any λ there is negative. (P,).
-
-    At an orbit of critical points the tangents are eigenvectors of eigenvalue 0; each takes away the eigenvalue that
-    its direction carries. Where they are mixed with others, PHP is decomposed anew.
-    """
-    if model.span.shape[2] == 0:
-        return model.eigenvalues.abs().amin(1), model.eigenvalues[:, 0] < 0
-    hessian = (model.eigenvectors * model.eigenvalues.unsqueeze(1)) @ model.eigenvectors.mT
-    projector = torch.eye(hessian.shape[1], dtype=hessian.dtype, device=hessian.device) - model.span @ model.span.mT
-    restricted = projector @ hessian @ projector + model.norm[:, None, None] * (model.span @ model.span.mT)
-    values = torch.linalg.eigvalsh(0.5 * (restricted + restricted.mT))
-    return values.abs().amin(1), values[:, 0] < 0

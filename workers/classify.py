@@ -15,6 +15,7 @@ from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.quadratic import LocalModel, flatness, in_eigenbasis
 
 ZERO = 1e-7  # z = ZERO·max(‖H(θ)‖₂, ‖H‖₂ at the trial's start)
+SIGN = 1e-3  # share of z beyond which a sign counts where δ is a bound, K being exact
 FLAT_RESIDUAL, FLAT_CURVATURE = 0.9, 5e-4  # Frye et al. 2021
 
 
@@ -42,27 +43,38 @@ class Classified:
     certificates: Certificates
 
 
-def signs(eigenvalues: Tensor, error: Tensor, zero: Tensor) -> Signs:
+def signs(eigenvalues: Tensor, error: Tensor, zero: Tensor, exact: bool = False) -> Signs:
     """Positive if λ−δ > z, negative if λ+δ < −z, zero if |λ|+δ ≤ z, else undetermined.
+
+    Where δ is a bound (``exact``), signs count beyond z/1000: along the orbit of a symmetry that is no isometry the
+    smallest eigenvalues may fall below 1e-7·‖H‖ with their signs, which are the same all over the orbit (Sylvester),
+    well resolved.
 
     >>> s = signs(torch.tensor([[-1.0, 0.0, 0.09, 2.0]]), torch.tensor([0.02]), torch.tensor([0.1]))
     >>> [int(x) for x in (s.index, s.n_positive, s.n_zero, s.n_undetermined)]
     [1, 1, 1, 1]
     """
     d, z = error.unsqueeze(1), zero.unsqueeze(1)
-    negative = (eigenvalues + d < -z).sum(1)
-    positive = (eigenvalues - d > z).sum(1)
-    zeros = (eigenvalues.abs() + d <= z).sum(1)
-    return Signs(negative, positive, zeros, eigenvalues.shape[1] - negative - positive - zeros)
+    floor = SIGN * z if exact else z
+    negative, positive = eigenvalues + d < -floor, eigenvalues - d > floor
+    zeros = is_zero(eigenvalues, error, zero, exact)
+    undetermined = ~(negative | positive | zeros)
+    return Signs(negative.sum(1), positive.sum(1), zeros.sum(1), undetermined.sum(1))
 
 
-def explained(model: LocalModel, zero: Tensor, error: Tensor) -> Tensor:
-    """Whether the zero space equals the span of the symmetries' tangents. (P,) bool."""
-    is_zero = model.eigenvalues.abs() + error.unsqueeze(1) <= zero.unsqueeze(1)
-    same_rank = is_zero.sum(1) == model.n_symmetry
+def is_zero(eigenvalues: Tensor, error: Tensor, zero: Tensor, exact: bool = False) -> Tensor:
+    """Which eigenvalues count as zero. (P, n) bool."""
+    d, z = error.unsqueeze(1), zero.unsqueeze(1)
+    small = eigenvalues.abs() + d <= z
+    return small & (eigenvalues.abs() - d <= SIGN * z) if exact else small
+
+
+def explained(model: LocalModel, zeros: Tensor) -> Tensor:
+    """Whether the space of the eigenvalues ``zeros`` (P, n) equals the span of the symmetries' tangents. (P,) bool."""
+    same_rank = zeros.sum(1) == model.n_symmetry
     if model.span.shape[2] == 0:
         return same_rank
-    inside = ((model.eigenvectors * is_zero.unsqueeze(1)).mT.unsqueeze(3) * model.span.unsqueeze(1)).sum(2)
+    inside = ((model.eigenvectors * zeros.unsqueeze(1)).mT.unsqueeze(3) * model.span.unsqueeze(1)).sum(2)
     missing = (model.span**2).sum((1, 2)) - (inside**2).sum((1, 2))  # 0 when every tangent lies in the zero space
     return same_rank & (missing < 1e-6)
 
@@ -104,13 +116,15 @@ def classify(
     constant = lipschitz(landscape, theta, reach, model, keys)
     rounding = theta.shape[1] * torch.finfo(theta.dtype).eps * model.norm + model.asymmetry
     error = rounding + 2 * constant * torch.nan_to_num(model.newton_length, posinf=0.0)
-    counted = signs(model.eigenvalues, error, zero)
-    accounted = explained(model, zero, error)
+    exact = landscape.hessian_lipschitz is not None
+    counted = signs(model.eigenvalues, error, zero, exact)
+    zeros = is_zero(model.eigenvalues, error, zero, exact)
+    accounted = explained(model, zeros)
     kinds: list[str] = []
     reasons: list[str | None] = []
     for row in range(len(theta)):
         if bool(critical[row]):
-            kind, reason = _critical_kind(landscape, theta[row], row, model, counted, accounted, zero, error, keys)
+            kind, reason = _critical_kind(landscape, theta[row], row, model, counted, accounted, zero, zeros, keys)
         else:
             kind, reason = _other_kind(landscape, theta[row], row, model, outcome, zero, tolerance)
         kinds.append(kind)
@@ -121,24 +135,23 @@ def classify(
 
 def _critical_kind(
     landscape: Landscape, theta: Tensor, row: int, model: LocalModel, counted: Signs, accounted: Tensor,
-    zero: Tensor, error: Tensor, keys: Tensor,
+    zero: Tensor, zeros: Tensor, keys: Tensor,
 ) -> tuple[str, str | None]:  # fmt: skip
     index, positive = int(counted.index[row]), int(counted.n_positive[row])
     undetermined, is_explained = int(counted.n_undetermined[row]), bool(accounted[row])
     descent = ascent = False
     if not undetermined and not is_explained and not (index and positive):
-        is_zero = model.eigenvalues[row].abs() + error[row] <= zero[row]
-        space = model.eigenvectors[row][:, is_zero]
+        space = model.eigenvectors[row][:, zeros[row]]
         norm, stream = float(torch.maximum(model.norm[row], zero[row] / ZERO)), int(keys[row])
         descent = index == 0 and falls(landscape, theta, space, norm, stream)
         ascent = positive == 0 and falls(landscape, theta, space, norm, stream, sign=-1.0)
     kind = kind_of(index, positive, undetermined, is_explained, descent, ascent)
-    zeros = f"{int(counted.n_zero[row])} zero eigenvalues, {int(model.n_symmetry[row])} explained by symmetries"
+    told = f"{int(counted.n_zero[row])} zero eigenvalues, {int(model.n_symmetry[row])} explained by symmetries"
     if kind == "undetermined":
-        return kind, f"{undetermined} eigenvalues within their error of the zero tolerance" if undetermined else zeros
+        return kind, f"{undetermined} eigenvalues within their error of the zero tolerance" if undetermined else told
     if kind == "degenerate_minimum":
-        return kind, f"{zeros}; no descent found in {64} directions (tested, not proved)"
-    return kind, zeros if kind == "degenerate_saddle" else None
+        return kind, f"{told}; no descent found in {64} directions (tested, not proved)"
+    return kind, told if kind == "degenerate_saddle" else None
 
 
 def _other_kind(
@@ -166,4 +179,6 @@ def _other_kind(
         return "not_converged", f"cross-entropy without weight decay on separated data has no finite minimum; {found}"
     if norm <= tolerance:
         return "not_converged", f"a plateau: the gradient is small, but so is the curvature; {found}"
+    if landscape.kink_distance is not None:
+        found += f"; smallest pre-activation {float(landscape.kink_distance(theta)):.1e}: the model has kinks"
     return "not_converged", found

@@ -111,7 +111,7 @@ class GradientFlow:
         lowest = after.eigenvalues[:, 0].clamp_max(-torch.finfo(factor.dtype).tiny)
         return dataclasses.replace(
             after,
-            length=newton_length(after.eigenvalues, after.eigenvectors, after.gradient, after.span),
+            length=newton_length(after.eigenvalues, after.eigenvectors, after.gradient),
             control=torch.minimum(state.control * factor, GROWTH / -lowest),
             time=state.time + torch.where(rows, state.control, 0.0),
             broken=~(torch.isfinite(to.value) & torch.isfinite(to.gradient).all(1)),

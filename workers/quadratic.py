@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from landsweep.workers.landscape import Field, Landscape
+from landsweep.workers.landscape import Field, Landscape, padded
 from landsweep.workers.symmetry import basis, project_out
 
 
@@ -21,6 +21,25 @@ def eigh(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     symmetric = torch.where(finite[:, None, None], 0.5 * (hessian + hessian.mT), identity)
     values, vectors = torch.linalg.eigh(symmetric)
     return values, vectors, finite
+
+
+def restricted(hessian: Tensor, span: Tensor) -> Tensor:
+    """PHP + cT with T the projection on the symmetries' tangents and P = I − T: what counts for a step. (B, n, n).
+
+    Off a critical point the tangents v = Aθ are no null vectors, Hv = −Aᵀg: H⁺g may lie along them however far the
+    point is (on a sphere Hθ = −g exactly). PHP has no such part; c = ‖H‖_F/√n > 0 keeps it regular on the tangents,
+    where g has no component.
+    """
+    return hessian if span.shape[2] == 0 else padded(_restricted, hessian, span)
+
+
+def _restricted(hessian: Tensor, span: Tensor) -> Tensor:
+    dim = hessian.shape[1]
+    tangents = span @ span.mT
+    rest = torch.eye(dim, dtype=hessian.dtype, device=hessian.device) - tangents
+    size = hessian.flatten(1).norm(dim=1) / dim**0.5
+    result: Tensor = rest @ hessian @ rest + size[:, None, None] * tangents
+    return result
 
 
 def in_eigenbasis(vectors: Tensor, x: Tensor) -> Tensor:
@@ -57,6 +76,7 @@ class LocalModel:
     gradient: Tensor  # (B, n)
     eigenvalues: Tensor  # (B, n) ascending
     eigenvectors: Tensor  # (B, n, n) columns
+    inside: Tensor  # (B, n) eigenvalues of PHP + cT (see ``restricted``)
     asymmetry: Tensor  # (B,) ‖H − Hᵀ‖_F as computed
     span: Tensor  # (B, n, m) orthonormal tangents of the symmetries, zero-padded
     n_symmetry: Tensor  # (B,) their rank
@@ -75,11 +95,12 @@ class LocalModel:
         span, rank = basis(fields, theta)
         gradient, hessian = landscape.gradient(theta), landscape.hessian(theta)
         values, vectors, finite = eigh(hessian)
+        inside, modes, _ = (values, vectors, finite) if span.shape[2] == 0 else eigh(restricted(hessian, span))
         rounding = theta.shape[1] * torch.finfo(theta.dtype).eps * values.abs().amax(1)
-        coefficients = in_eigenbasis(vectors, project_out(span, gradient))
-        step = project_out(span, from_eigenbasis(vectors, newton_coefficients(values, coefficients, rounding)))
+        coefficients = in_eigenbasis(modes, project_out(span, gradient))
+        step = project_out(span, from_eigenbasis(modes, newton_coefficients(inside, coefficients, rounding)))
         usable = finite & torch.isfinite(step).all(1)
         length = torch.where(usable, step.norm(dim=1), torch.inf)
         step = torch.where(usable.unsqueeze(1), step, 0.0)
         asymmetry = (hessian - hessian.mT).norm(dim=(1, 2))
-        return LocalModel(gradient, values, vectors, asymmetry, span, rank, step, length, usable)
+        return LocalModel(gradient, values, vectors, inside, asymmetry, span, rank, step, length, usable)

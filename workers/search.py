@@ -18,11 +18,11 @@ from landsweep.workers.quadratic import (
     LocalModel,
     eigh,
     flatness,
-    from_eigenbasis,
     in_eigenbasis,
     newton_coefficients,
+    restricted,
 )
-from landsweep.workers.symmetry import basis, project_out
+from landsweep.workers.symmetry import basis
 
 RUNNING, CONVERGED, STAGNATED, BUDGET, NON_FINITE = range(5)
 STATUS = ("running", "converged", "stagnated", "budget", "non_finite")
@@ -68,11 +68,11 @@ class NewtonState(State):
 
 @dataclass(frozen=True)
 class EigenState(NewtonState):
-    """The state of a search that keeps the Hessian's eigensystem."""
+    """The state of a search that keeps the Hessian's eigensystem, on the complement of the symmetries' tangents (see
+    ``quadratic.restricted``)."""
 
     eigenvalues: Tensor  # (B, n) ascending
     eigenvectors: Tensor  # (B, n, n) columns
-    span: Tensor  # (B, n, m) orthonormal tangents of the landscape's symmetries, zero-padded
 
 
 AnyState = TypeVar("AnyState", bound=State)
@@ -108,11 +108,15 @@ class Search(Protocol):
 def start_state(landscape: Landscape, starts: Tensor, scale: Tensor, control: float) -> EigenState:
     """The state at the starts, for a search that keeps the eigensystem."""
     begun = newton_state(landscape, starts, scale, control)
-    values, vectors, finite = eigh(landscape.hessian(begun.theta))
-    span = basis(landscape.symmetries, begun.theta)[0]
+    values, vectors, finite = eigh(effective_hessian(landscape, begun.theta))
     fields = {f.name: getattr(begun, f.name) for f in dataclasses.fields(begun)}
-    fields |= {"finite": begun.finite & finite, "length": newton_length(values, vectors, begun.gradient, span)}
-    return EigenState(**fields, eigenvalues=values, eigenvectors=vectors, span=span)
+    fields |= {"finite": begun.finite & finite, "length": newton_length(values, vectors, begun.gradient)}
+    return EigenState(**fields, eigenvalues=values, eigenvectors=vectors)
+
+
+def effective_hessian(landscape: Landscape, theta: Tensor) -> Tensor:
+    """H on the complement of the symmetries' tangents. (B, n, n)."""
+    return restricted(landscape.hessian(theta), basis(landscape.symmetries, theta)[0])
 
 
 def newton_state(landscape: Landscape, starts: Tensor, scale: Tensor, control: float) -> NewtonState:
@@ -136,7 +140,7 @@ def moved(
     rows = torch.nonzero(accept).flatten()
     if rows.numel() == 0:
         return state
-    values, vectors, finite = eigh(landscape.hessian(proposal[rows]))
+    values, vectors, finite = eigh(effective_hessian(landscape, proposal[rows]))
     chosen = accept.unsqueeze(1)
     return dataclasses.replace(
         state,
@@ -146,7 +150,6 @@ def moved(
         eigenvalues=state.eigenvalues.index_copy(0, rows, values),
         eigenvectors=state.eigenvectors.index_copy(0, rows, vectors),
         finite=state.finite.index_copy(0, rows, finite),
-        span=state.span.index_copy(0, rows, basis(landscape.symmetries, proposal[rows])[0]),
     )
 
 
@@ -174,18 +177,14 @@ def progressed(state: EigenState, measure: Tensor, tolerance: float) -> EigenSta
     """``counted`` and ``inspected``, by the eigensystem at hand."""
     cutoff = SINGULAR * torch.maximum(state.scale, state.eigenvalues.abs().amax(1))
     r, _ = flatness(state.eigenvalues, in_eigenbasis(state.eigenvectors, state.gradient), cutoff)
-    length = newton_length(state.eigenvalues, state.eigenvectors, state.gradient, state.span)
+    length = newton_length(state.eigenvalues, state.eigenvectors, state.gradient)
     return inspected(counted(state, measure), tolerance, length, r)
 
 
-def newton_length(eigenvalues: Tensor, eigenvectors: Tensor, gradient: Tensor, span: Tensor) -> Tensor:
-    """ρ = ‖H⁺g‖ at each row off the symmetries' directions, eigenvalues at rounding level left out. (B,)."""
-    coefficients = in_eigenbasis(eigenvectors, project_out(span, gradient))
+def newton_length(eigenvalues: Tensor, eigenvectors: Tensor, gradient: Tensor) -> Tensor:
+    """ρ = ‖H⁺g‖ at each row, eigenvalues at rounding level left out. (B,)."""
     cutoff = gradient.shape[1] * torch.finfo(gradient.dtype).eps * eigenvalues.abs().amax(1)
-    step = newton_coefficients(eigenvalues, coefficients, cutoff)
-    if span.shape[2]:
-        step = project_out(span, from_eigenbasis(eigenvectors, step))
-    length: Tensor = step.norm(dim=1)
+    length: Tensor = newton_coefficients(eigenvalues, in_eigenbasis(eigenvectors, gradient), cutoff).norm(dim=1)
     return length
 
 

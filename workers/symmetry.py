@@ -60,14 +60,15 @@ def checked(
 def basis(fields: Sequence[Field], thetas: Tensor) -> tuple[Tensor, Tensor]:
     """An orthonormal basis of the tangents' span at each θ, zero-padded: Q (B, n, m), and its rank (B,).
 
-    Tangents are normalised; one that vanishes at θ (Aθ = 0) spans nothing.
+    Tangents are normalised; one that vanishes at θ (Aθ = 0, up to 1e-6·(1+‖θ‖) since θ is near a point where it does)
+    spans nothing.
     """
     rows, dim = thetas.shape
     if not fields:
         return thetas.new_zeros(rows, dim, 0), torch.zeros(rows, dtype=torch.int64, device=thetas.device)
     tangents = torch.stack([padded(vmap(field), thetas) for field in fields], dim=2)
     lengths = tangents.norm(dim=1, keepdim=True)
-    floor = 1e-12 * (1 + thetas.norm(dim=1))[:, None, None]
+    floor = RANK_CUTOFF * (1 + thetas.norm(dim=1))[:, None, None]
     unit = torch.where(lengths > floor, tangents / lengths.clamp_min(1e-300), torch.zeros_like(tangents))
     left, values, _ = torch.linalg.svd(unit, full_matrices=False)
     kept = values > RANK_CUTOFF
