@@ -11,7 +11,7 @@ from torch.nn import functional
 from landsweep.workers.krylov.decomposition import random_block
 from landsweep.workers.krylov.density import Density, smoothed, spectral_density
 from landsweep.workers.landscape import padded
-from tests import evidence_spectra, surfaces
+from tests import surfaces
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

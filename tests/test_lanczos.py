@@ -156,8 +156,8 @@ def test_bounds_hold_and_the_later_is_sharper(shape: evidence_spectra.Shape) -> 
 
 
 def test_a_bound_fails_as_often_as_stated() -> None:
-    """One eigenvalue far below a cluster, one step's polynomial of degree 1 at failure ½: the overlap is small in
-    fewer than half of the starts, and in some."""
+    """One eigenvalue far below a cluster after two steps: the bound, at failure ½, misses it in at most half of the
+    starts."""
     eigenvalues = torch.cat([torch.tensor([-1.0]), torch.linspace(0, 1e-3, 99)]).double()
     found = lanczos(lambda v: eigenvalues[:, None] * v, 100, torch.arange(2000), 2, block=1)
     failed = float((bounds(found, 100, 0.5)[0] > -1.0).double().mean())
