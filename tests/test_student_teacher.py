@@ -15,6 +15,7 @@ from torch.func import grad, hessian, vmap
 from landsweep.workers import search
 from landsweep.workers.classify import Classified, classify
 from landsweep.workers.eigenvector_following import EigenvectorFollowing
+from landsweep.workers.errors import LandscapeError
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.reference import student_teacher as reference
 from landsweep.workers.reference.student_teacher import student_teacher
@@ -287,6 +288,24 @@ def test_split_global_minimum_is_degenerate() -> None:
     known = landscape.known_class(theta[0])
     assert known is not None and known.kind == classified(landscape, theta).kind[0] == "degenerate_minimum"
     assert student_teacher(2, 3).global_minimum is None
+
+
+def test_sizes_have_to_be_positive() -> None:
+    with pytest.raises(LandscapeError, match="students, teachers: found 0 and 3"):
+        student_teacher(0, 3)
+
+
+def test_superfluous_students_vanish_and_nothing_is_claimed_there() -> None:
+    """The Hessian jumps at w = 0, so the bound is infinite and no sign certain."""
+    landscape = student_teacher(3, 2)
+    outcome, result = found(landscape, TrustRegionNewton(TOLERANCE), starts(landscape, 10))
+    vanished = outcome.theta.view(10, 3, 2).norm(dim=2).amin(1) < 1e-9
+    assert int(vanished.sum()) >= 5
+    assert landscape.known_class is not None
+    for row in torch.nonzero(vanished).flatten().tolist():
+        known = landscape.known_class(outcome.theta[row])
+        assert known is not None and known.kind == result.kind[row] == "undetermined"
+        assert not result.certificates.certified[row]
 
 
 # --- saddles -----------------------------------------------------------------------------------------------------

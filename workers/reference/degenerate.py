@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from landsweep.workers.errors import LandscapeError
 from landsweep.workers.landscape import KnownClass, Landscape, Lipschitz, Scalar
 from landsweep.workers.reference.plane import cubic_norm, nearest, uniform
 
@@ -94,8 +95,10 @@ def gradient_flat_trap(share: float = 0.5) -> Landscape:
     L_u = u³ + 3u²/2 + 2 = (u + 2)(u² − u/2 + 1) vanishes at u = −2 only, and for u > −1 is least in size at u = 0,
     where L_uu = 0 and L_u = 2. Descent on ‖∇L‖² goes to the minimum from u < −1, into the trap from u > −1. A start
     lies about the trap, |u| < ½, with probability ``share``, else about the minimum, |u + 2| < ½, and |v| < 1.
-    L_uuu = 6u + 3 is all of D³L, so its norm is at most |6u + 3| + 6r.
+    L_uuu = 6u + 3 is all of D³L, so its norm is at most |6u + 3| + 6r. Raises LandscapeError unless 0 ≤ share ≤ 1.
     """
+    if not 0 <= share <= 1:
+        raise LandscapeError(f"share: found {share}; the share of starts about the trap lies between 0 and 1")
 
     def rotated(theta: Tensor) -> tuple[Tensor, Tensor]:
         """(u, v); a reflection, so its own inverse."""

@@ -156,10 +156,13 @@ MULLER_BROWN_TERMS = (
 def muller_brown() -> Landscape:
     """The sum of four terms A·exp(q), q a quadratic (Müller & Brown 1979): three minima and two saddles.
 
-    The last q is positive definite, so f is coercive, and 3 − 2 = 1 agrees with Morse's count. Starts are drawn in the
-    usual window; ‖H‖ is some 1e3 there. For g = ∇q and Q = ∇²q, D³[u³] = Σ A·exp(q)·((g·u)³ + 3(g·u)Q[u²]) at θ, and
-    ‖D⁴‖ ≤ Σ|A|·exp(q̄)·(G⁴ + 6‖Q‖G² + 3‖Q‖²) on the ball, with G = ‖g‖ + ‖Q‖r, q̄ = q + ‖g‖r + ½λ_max(Q)⁺r² and q̄ ≤ 0
-    where Q is negative definite.
+    The last q is positive definite, so f is coercive, and 3 − 2 = 1 agrees with Morse's count; branch and bound finds
+    no other in [−3, 3]². Starts are drawn in the usual window, where ‖H‖ is some 1e3 and ‖∇f‖ has minima that are
+    no stationary points: Levenberg–Marquardt's method ends in them from three starts in five.
+
+    For g = ∇q and Q = ∇²q, D³[u³] = Σ A·exp(q)·((g·u)³ + 3(g·u)Q[u²]) at θ, and on the ball
+    ‖D⁴‖ ≤ Σ|A|·exp(q̄)·(G⁴ + 6‖Q‖G² + 3‖Q‖²) with G = ‖g‖ + ‖Q‖r, q̄ = q + ‖g‖r + ½λ_max(Q)⁺r², and q̄ ≤ 0 where Q is
+    negative definite.
     """
 
     def loss(theta: Tensor) -> Tensor:
