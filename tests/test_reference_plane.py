@@ -59,7 +59,7 @@ def known(landscape: Landscape, theta: Tensor) -> list[KnownClass | None]:
     return [landscape.known_class(row) for row in theta]
 
 
-# --- the tables, to 50 digits ----------------------------------------------------------------------------------
+# --- the tables, to 30 digits ----------------------------------------------------------------------------------
 def camel(x: mpmath.mpf, y: mpmath.mpf) -> mpmath.mpf:
     return (4 - mpmath.mpf("2.1") * x**2 + x**4 / 3) * x**2 + x * y + (4 * y**2 - 4) * y**2
 
@@ -141,20 +141,6 @@ def test_no_other_stationary_point_lies_in_the_square(make: Maker, half_width: f
 def test_the_trap_landscape_has_one_stationary_point() -> None:
     enumerated = stationary_points(degenerate.gradient_flat_trap(), 20.0)
     torch.testing.assert_close(enumerated, points((-1.2, -1.6)), rtol=0, atol=1e-14)
-
-
-def test_six_hump_camel_has_no_other_stationary_point() -> None:
-    """f_x = 0 gives y(x); f_y = 0 is then a polynomial of degree 15, here with numpy."""
-    y = np.polynomial.Polynomial([0, -8, 0, 8.4, 0, -2])
-    roots = (np.polynomial.Polynomial([0, 1]) - 8 * y + 16 * y**3).roots()
-    real = np.sort(roots.real[np.abs(roots.imag) < 1e-6])
-    assert len(roots) == len(real) == 15
-    found = torch.tensor(np.stack([real, y(real)], 1))
-    landscape = plane.six_hump_camel()
-    refined = search.refine(landscape, found)
-    assert {entry.name for entry in known(landscape, refined) if entry} == (
-        {f"minimum {k}" for k in range(6)} | {f"saddle {k}" for k in range(7)} | {"maximum 0", "maximum 1"}
-    )
 
 
 # --- Lipschitz bounds ------------------------------------------------------------------------------------------
@@ -256,7 +242,7 @@ def test_muller_brown_searches_that_end_elsewhere_are_at_minima_of_the_gradient_
 def test_degenerate_points_are_reached_and_classified_right(make: Maker) -> None:
     """The first of them, as descent along zeros takes half a second a point."""
     landscape = make()
-    begun = starts(landscape, 20)
+    begun = starts(landscape, 10)
     ends = searched(landscape, LevenbergMarquardt(TOLERANCE), begun).theta
     assert float(ends.norm(dim=1).max()) < 1e-6
     theta = ends[:1]
