@@ -127,7 +127,7 @@ class TrustRegionNewtonCG:
         ratio = torch.where(below, judged, torch.nan_to_num(ratio, nan=-1.0))
         after = went(landscape, state, proposal, value, gradient, accept)
         after = dataclasses.replace(after, radius=self._radius(state, solution.step.norm(dim=1), ratio))
-        after = dataclasses.replace(after, stuck=after.radius < 1e-15 * (1 + after.theta.norm(dim=1)))
+        after = dataclasses.replace(after, stuck=~(after.radius >= 1e-15 * (1 + after.theta.norm(dim=1))))
         progress = after.gradient.norm(dim=1) + (after.value - state.value).abs()
         after = measured(landscape, after, progress, self.tolerance)
         left = accept.unsqueeze(1)

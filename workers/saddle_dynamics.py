@@ -17,6 +17,7 @@ from landsweep.workers.quadratic import eigh
 FIRST_PASSES = 12  # of the subspace iteration at the start
 REACH = 0.1  # steps are no longer than this share of 1 + ‖θ‖, at first
 LONGEST = 0.5  # and never longer than this
+SHIFT = 2.0  # the symmetries' directions are lifted to this multiple of ‖H‖
 PATIENCE = 150  # iterations without 1 % progress; ‖g‖ rises on the way uphill
 
 
@@ -200,4 +201,5 @@ def followed(landscape: Landscape, state: SaddleState, which: Tensor, passes: in
 
 
 def _shift(state: SaddleState, rows: Tensor) -> Tensor:
-    return torch.maximum(state.scale[rows], state.norm[rows])
+    """σ, well above the lowest modes. (B,)."""
+    return SHIFT * torch.maximum(state.scale[rows], state.norm[rows])
