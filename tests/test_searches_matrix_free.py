@@ -115,10 +115,10 @@ def test_a_degenerate_saddle_is_reached(name: str) -> None:
 
 
 # --- linear autoencoder: closed forms, with symmetries ------------------------------------------------------------
-@pytest.mark.parametrize(("name", "budget", "least"), [("lbfgs", 300, 8), ("newton_cg", 60, 10)])
+@pytest.mark.parametrize(("name", "budget", "least"), [("lbfgs", 300, 4), ("newton_cg", 60, 6)])
 def test_descents_reach_the_only_minimum_of_the_linear_autoencoder(name: str, budget: int, least: int) -> None:
     landscape = linear_autoencoder()
-    outcome = ran(name, landscape, normal(10, landscape.dim, scale=0.6), budget)
+    outcome = ran(name, landscape, normal(6, landscape.dim, scale=0.6), budget)
     ok = outcome.status == CONVERGED
     assert int(ok.sum()) >= least
     losses = landscape.objective(outcome.theta[ok])
@@ -127,9 +127,9 @@ def test_descents_reach_the_only_minimum_of_the_linear_autoencoder(name: str, bu
 
 def test_newton_mr_finds_saddles_of_the_linear_autoencoder() -> None:
     landscape = linear_autoencoder()
-    outcome, kinds = found(landscape, NewtonMr(1e-8), normal(12, landscape.dim, scale=0.6), 60)
+    outcome, kinds = found(landscape, NewtonMr(1e-8), normal(8, landscape.dim, scale=0.6), 60)
     ok = outcome.status == CONVERGED
-    assert int(ok.sum()) >= 9
+    assert int(ok.sum()) >= 6
     assert bool(kinds.critical[ok].all())
     losses = landscape.objective(outcome.theta[ok])
     twice = (2 * losses).round()  # ½Σ of some of 5, 4, 3, 2, 1
@@ -140,10 +140,10 @@ def test_newton_mr_finds_saddles_of_the_linear_autoencoder() -> None:
 
 def test_saddle_dynamics_steps_over_the_symmetries_zero_modes() -> None:
     landscape = linear_autoencoder()
-    finder = HighIndexSaddleDynamics(1e-8, torch.full((8,), 2))
-    outcome, kinds = found(landscape, finder, normal(8, landscape.dim, scale=0.6), 300)
+    finder = HighIndexSaddleDynamics(1e-8, torch.full((4,), 2))
+    outcome, kinds = found(landscape, finder, normal(4, landscape.dim, scale=0.6), 300)
     ok = outcome.status == CONVERGED
-    assert int(ok.sum()) >= 6
+    assert int(ok.sum()) >= 3
     assert set(kinds.signs.index[ok].tolist()) == {2}
 
 
@@ -306,10 +306,10 @@ def test_a_vanishing_hessian_never_moves_a_point(name: str) -> None:
 @pytest.mark.parametrize("name", FINDERS)
 def test_a_start_that_is_not_finite_ends_at_once_and_disturbs_nobody(name: str) -> None:
     landscape, starts = function(himmelblau), normal(6, 2, scale=2.0)
-    alone = ran(name, landscape, starts)
+    alone = ran(name, landscape, starts, 30)
     starts[3, 0] = torch.nan
     starts[4, 1] = torch.inf
-    together = ran(name, landscape, starts)
+    together = ran(name, landscape, starts, 30)
     assert together.status[3:5].tolist() == [NON_FINITE] * 2
     assert together.iterations[3:5].tolist() == [0, 0]
     for row in (0, 1, 2, 5):
