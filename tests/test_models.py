@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, hessian, vmap
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
 
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.mlp import mlp
@@ -92,6 +94,25 @@ def test_columns_of_a_hessian_may_be_few(columns: int) -> None:
     points = thetas(landscape, 2)
     exact = vmap(hessian(landscape.loss))(points)
     torch.testing.assert_close(ColumnHessian(landscape.loss, columns)(points), exact, rtol=1e-11, atol=1e-13)
+
+
+def peak_bytes(evaluate: Callable[[], object]) -> int:
+    """The most that live tensors took beyond what was there."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        evaluate()
+    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return int(np.cumsum(changes).max())
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
+@pytest.mark.parametrize("model", ["cnn", "strided cnn", "rnn", "rnn of numbers", "autoencoder", "tied autoencoder"])
+def test_a_hessian_takes_no_more_memory_than_it_says(model: str, activation: str) -> None:
+    landscape = built(model, data(SHAPES[model], 100), activation)
+    points = thetas(landscape, 2)
+    landscape.hessian(points)
+    measured = peak_bytes(lambda: landscape.hessian(points))
+    assert 0.2 < measured / (2 * landscape.hessian_bytes) < 1
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
