@@ -40,6 +40,7 @@ class Plan:
     size: int  # trials a batch
     done: int  # trials
     tried: Mapping[str, int]  # trial → its attempts so far, of those whose failure is tried again
+    notes: tuple[str, ...] = ()  # what to know before it runs
 
     @property
     def total(self) -> int:
@@ -120,10 +121,13 @@ def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
     left = plan.plan_batches(sweep.seeds, configurations, done, plan.MAX_BATCH)
     # a finished sweep need not build its landscapes
     size = _size(sweep, configurations, data) if left else plan.MAX_BATCH
+    notes = _notes(configurations, data) if left else ()
     batches = tuple(plan.plan_batches(sweep.seeds, configurations, done, size))
     total = len(configurations) * len(sweep.seeds)
     finished = total - sum(len(batch.seeds) for batch in batches)
-    return Plan(sweep, store, configurations, data, batches, size, finished, _tried(store) if retry_failed else {})
+    return Plan(
+        sweep, store, configurations, data, batches, size, finished, _tried(store) if retry_failed else {}, notes
+    )
 
 
 def _tried(store: SweepStore) -> dict[str, int]:
@@ -133,20 +137,30 @@ def _tried(store: SweepStore) -> dict[str, int]:
 
 
 def _size(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...], data: Library) -> int:
-    """Trials a batch. Builds what it needs to know, and every landscape on data, whose options may not fit them."""
+    """Trials a batch. Builds every landscape: its options may not fit its data, or its size the search."""
+    found = shapes(configurations, data)
     if sweep.resources.batch != "auto":
-        shapes(tuple(configuration for configuration in configurations if configuration.data), data)
         return int(sweep.resources.batch)
-    return min(plan.batch_size(n, samples, BATCH_MEMORY, "auto") for n, samples in shapes(configurations, data))
+    return min(plan.batch_size(n, samples, BATCH_MEMORY, "auto") for n, samples in found)
+
+
+def _notes(configurations: tuple[plan.Configuration, ...], data: Library) -> tuple[str, ...]:
+    """What the sizes of the landscapes mean for how their points are found, each said once."""
+    from landsweep.workers import mode
+
+    sizes = zip(configurations, shapes(configurations, data), strict=True)
+    said = (mode.check(configuration.settings, n, mode.available_bytes()) for configuration, (n, _) in sizes)
+    return tuple(dict.fromkeys(note for note in said if note))
 
 
 def shapes(configurations: tuple[plan.Configuration, ...], data: Library) -> list[tuple[int, int]]:
     """(parameters, training samples) of each configuration; builds the landscapes, so a wrong one is refused."""
-    from landsweep.workers import builtin
+    from landsweep.workers import builtin, mode
 
     found = []
     for settings in (configuration.settings for configuration in configurations):
         n, samples = builtin.size(settings["landscape"], data.samples(settings["landscape"]))
+        mode.check(settings, n, mode.available_bytes())
         batch = settings["training"]["batch_size"]
         if isinstance(batch, int) and 0 < samples < batch:
             message = f"training.batch_size: found {batch}; allowed: at most the {samples} training examples"

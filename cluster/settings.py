@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, fie
 from landsweep.cluster.data_settings import Supervised
 from landsweep.cluster.mistakes import custom_error, found, has_password, nearest
 from landsweep.cluster.model_settings import MODELS
+from landsweep.cluster.reference_settings import REFERENCES
 from landsweep.cluster.sections import AsTuple, NonNegative, Positive, Section
 
 # landscape ------------------------------------------------------------------------------------------------------------
@@ -29,7 +30,7 @@ class OwnLandscape(Section):
     )
 
 
-LANDSCAPES: dict[str, type[Section]] = {**MODELS}
+LANDSCAPES: dict[str, type[Section]] = {**MODELS, **REFERENCES}
 OWN = "own"
 
 
@@ -181,13 +182,19 @@ class Saddles(Section):
         min_length=1,
         description="where searches start: one of these or a list",
     )
-    method: Literal["eigenvector_following", "levenberg_marquardt"] = Field(
-        default="eigenvector_following",
-        description="eigenvector_following: an index between 1 and the start's own; levenberg_marquardt: any",
+    method: Literal[
+        "auto", "eigenvector_following", "levenberg_marquardt", "saddle_dynamics", "newton_mr", "gradient_norm"
+    ] = Field(
+        default="auto",
+        description="eigenvector_following, saddle_dynamics: an index between 1 and the start's own; "
+        "levenberg_marquardt, newton_mr, gradient_norm: any; auto: the first where whole Hessians are used, the second "
+        "where products with them alone",
     )
     max_iterations: int = Field(default=200, ge=1, description="iterations of one search")
-    connections: bool = Field(
-        default=True, description="descend both ways from each saddle of index 1: the table connections"
+    connections: bool | Literal["auto"] = Field(
+        default="auto",
+        description="descend both ways from each saddle of index 1: the table connections; auto: where whole Hessians "
+        "are used",
     )
 
     @model_validator(mode="after")
@@ -206,12 +213,47 @@ class Search(Section):
     saddles: Saddles | None = Field(default=None, description="search for points of any index; null searches for none")
 
 
+MeasureName = Literal[
+    "sharpness",
+    "sharpness_filter",
+    "jacobian_norm",
+    "parameter_jacobian_norm",
+    "fisher_trace",
+    "path_norm",
+    "spectral_norm",
+    "margin",
+]
+TrajectoryQuantity = Literal["curvature", "alignment", "prediction", "approach"]
+
+
 class Measure(Section):
     """What is measured at each point."""
 
-    spectrum: Literal["auto", "dense", "none"] = Field(
-        default="auto", description="Hessian spectrum: dense (all eigenvalues), none, or auto (dense where it fits)"
+    spectrum: Literal["auto", "dense", "lanczos", "none"] = Field(
+        default="auto",
+        description="Hessian spectrum: dense (all eigenvalues), lanczos (the ends, and signs where bounds decide), "
+        "auto (dense up to 3,000 parameters), none (as auto, but not recorded)",
     )
+    lanczos_steps: int = Field(default=75, ge=1, le=10_000, description="block-Lanczos steps (of 4 products) at most")
+    include: Annotated[tuple[MeasureName, ...], AsTuple] = Field(
+        default=("sharpness", "sharpness_filter", "path_norm", "spectral_norm", "margin"),
+        description="what else is measured at each point, a list: the default, which costs little, jacobian_norm, "
+        "parameter_jacobian_norm, fisher_trace (docs/measures.md)",
+    )
+    trajectory: Annotated[tuple[TrajectoryQuantity, ...], AsTuple] = Field(
+        default=(),
+        description="what else is measured along the trajectories, a list: curvature (eig_max, eig_min, index), "
+        "alignment (of the update with the stable, unstable and centre subspaces), prediction (of the change of L to "
+        "second order), approach (the distance to the trial's nearest saddle)",
+    )
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        for key in ("include", "trajectory"):
+            names = getattr(self, key)
+            if len(set(names)) < len(names):
+                raise custom_error(key, f"found {found(list(names))}; allowed: each at most once")
+        return self
 
 
 # resources, tracking, verdict -----------------------------------------------------------------------------------------

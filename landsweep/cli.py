@@ -121,6 +121,8 @@ def run(
     for warning in spec.warnings(sweep):
         _complain(f"warning: {warning}")
     planned = runs.prepare(sweep, retry_failed)
+    for note in planned.notes:
+        _complain(f"note: {note}")
     if not planned.batches:
         typer.echo(f"{sweep.name}: all {planned.total} trials are done; no batch to run")
     progress = _execute(planned, address)
@@ -255,6 +257,8 @@ def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json =
     for warning in spec.warnings(sweep):
         _complain(f"warning: {warning}")
     planned = runs.prepare(sweep)
+    for note in planned.notes:
+        _complain(f"note: {note}")
     shapes = runs.shapes(planned.configurations, planned.data)
     memory = max(plans.trial_bytes(n, samples) for n, samples in shapes) * planned.size
     facts = {
@@ -423,6 +427,37 @@ def landscapes(as_json: Json = False) -> None:
         typer.echo(f"{name}: {(LANDSCAPES[name].__doc__ or '').strip()}")
         for key, value in settings.items():
             typer.echo(f"  {key} = {json.dumps(value.get('default'))}: {value.get('description', '')}")
+
+
+@command()
+def study(
+    name: Annotated[str, typer.Argument(help="self-check: searches and classification where the truth is known")],
+    starts: Annotated[int, typer.Option(min=1, help="starting points a landscape")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Run an experiment whose outcome is known and compare. Exit 1 where something is not as it should be."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from landsweep.cluster import study as studies
+
+    rows = []
+    for row in studies.study(name, starts):
+        rows.append(row)
+        if not as_json:
+            typer.echo(f"{row['landscape']}: {row['seconds']:.0f} s", err=True)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        table = Table(*(key.replace("_", " ") for key in rows[0]))
+        for row in rows:
+            table.add_row(*(f"{value:.0f}" if isinstance(value, float) else str(value) for value in row.values()))
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
+    failures = studies.failures(rows)
+    for failure in failures:
+        _complain(failure)
+    if failures:
+        raise typer.Exit(1)
 
 
 @command()

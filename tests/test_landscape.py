@@ -185,3 +185,8 @@ def test_unusable_functions_are_refused() -> None:
         Landscape.from_function(rosenbrock, 2, standard_normal(3))
     with pytest.raises(LandscapeError, match=r"loss: .*\(2,\)"):
         Landscape.from_function(lambda theta: theta**2, 2, standard_normal(2))
+
+
+def test_products_of_a_linear_function_vanish() -> None:
+    landscape = function(lambda t: 2 * t[0] - t[1])
+    assert landscape.hvp(points([1.0, 2.0]), torch.ones(1, 2, 3, dtype=torch.float64)).tolist() == [[[0.0] * 3] * 2]

@@ -12,18 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landsweep.workers import execution, optimizers, record, search, streams, symmetry, training
-from landsweep.workers.classify import Classified
-from landsweep.workers.connected import connected, no_connections
-from landsweep.workers.curvature import joined
-from landsweep.workers.eigenvector_following import EigenvectorFollowing
+from landsweep.workers import execution, record, symmetry, training
+from landsweep.workers.algebra import chosen
 from landsweep.workers.landscape import Landscape
-from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
-from landsweep.workers.points import Candidates, classified, point_columns
-from landsweep.workers.quadratic import eigh
-from landsweep.workers.starts import requested_index, saddle_starts
+from landsweep.workers.points import point_columns
+from landsweep.workers.searched import searched
 from landsweep.workers.training import Trained
-from landsweep.workers.trust_region import TrustRegionNewton
 
 Columns = dict[str, list[Any]]
 
@@ -68,14 +62,13 @@ def run_batch(
     fields = symmetry.checked(landscape, device=device)
     landscape = dataclasses.replace(landscape, symmetries=fields)
     settings, seeds, key = task.settings["training"], list(task.seeds), stream_key(task.settings)
-    _, values = optimizers.build(settings)
-    dtype = training.DTYPES[settings["dtype"]]
-    h = hyperparameters or optimizers.per_trial(values, len(seeds), dtype, device)
+    h = hyperparameters or training.hyperparameters(settings, len(seeds), device)
     initial = training.initial_parameters(landscape, key, seeds, device)
-    trained = training.train(landscape, settings, initial, streams.keys(key, seeds, "order", device), h)
-    scale = eigh(landscape.hessian(initial))[0].abs().amax(1)
+    trained = training.train(landscape, settings, initial, training.Streams.of(key, seeds, device), h)
+    algebra = chosen(task.settings, landscape.dim)
+    scale = algebra.norm(landscape, initial)
     trajectories, objectives = _trajectories(task, landscape, trained)
-    found, points, connections = _search(task, landscape, key, trained, objectives, scale)
+    found, points, connections = searched(task, landscape, algebra, key, trained, objectives, scale)
     columns, spectra, parameters = point_columns(task, landscape, found, points, trained)
     seconds = (time.monotonic() - begun) / len(seeds)
     tables = {
@@ -87,64 +80,6 @@ def run_batch(
     }
     stored = {"points": parameters, "initial": trained.initial, "trained": trained.final}
     return BatchResult(tables, {name: value.cpu().numpy() for name, value in stored.items()})
-
-
-def _search(
-    task: BatchTask, landscape: Landscape, key: str, trained: Trained, objectives: Tensor, scale: Tensor
-) -> tuple[Candidates, Classified | None, Columns]:
-    """Candidates of every source, what they are (None: there is none), and the rows of the table connections."""
-    tolerance, saddles = task.settings["search"]["tolerance"], task.settings["search"]["saddles"]
-    parts = [_minima(task, landscape, trained, scale)]
-    if saddles is not None:
-        parts.append(_saddles(task, landscape, key, trained, objectives, scale, saddles))
-    found = joined(parts)
-    if len(found.theta) == 0:
-        return found, None, no_connections()
-    found = found.at(search.polished(landscape, found.theta, tolerance, landscape.symmetries))
-    points = classified(task, landscape, found, scale, key)
-    if saddles is None or not saddles["connections"]:
-        return found, points, no_connections()
-    ends, columns = connected(task, landscape, found, points, scale)
-    if len(ends.theta) == 0:
-        return found, points, columns
-    return joined([found, ends]), joined([points, classified(task, landscape, ends, scale, key)]), columns
-
-
-def _minima(task: BatchTask, landscape: Landscape, trained: Trained, scale: Tensor) -> Candidates:
-    """The end of training, polished where it is finite."""
-    settings = task.settings["search"]
-    budget = settings["minima_iterations"] if settings["minima"] else 0
-    rows = torch.nonzero(~trained.diverged).flatten()
-    steps: list[int | None] = [trained.steps[-1]] * len(rows)
-    finder = TrustRegionNewton(settings["tolerance"])
-    theta = trained.final[rows]
-    outcome = (
-        search.iterate(finder, landscape, theta, scale[rows], budget) if len(rows) else search.Outcome.empty(theta)
-    )
-    return Candidates(outcome.theta, rows, [0] * len(rows), ["training"] * len(rows), steps, outcome)
-
-
-def _saddles(
-    task: BatchTask, landscape: Landscape, key: str, trained: Trained, objectives: Tensor, scale: Tensor,
-    saddles: Mapping[str, Any],
-) -> Candidates:  # fmt: skip
-    """Stationary points of any index near the trajectories."""
-    settings, seeds = task.settings["search"], list(task.seeds)
-    starts = saddle_starts(landscape, key, seeds, trained, objectives, saddles)
-    rows = starts.trial.to(trained.initial.device)
-    if len(rows) == 0:
-        outcome = search.Outcome.empty(starts.theta)
-    elif saddles["method"] == "levenberg_marquardt":
-        finder = LevenbergMarquardt(settings["tolerance"])
-        outcome = search.iterate(finder, landscape, starts.theta, scale[rows], saddles["max_iterations"])
-    else:
-        values = eigh(landscape.hessian(starts.theta))[0]
-        negatives = (values < -1e-7 * scale[rows].unsqueeze(1)).sum(1)
-        pairs = zip(starts.trial.tolist(), starts.number, strict=True)
-        draws = torch.cat([streams.keys(key, [seeds[row]], f"index-{number}") for row, number in pairs]).to(rows.device)
-        following = EigenvectorFollowing(settings["tolerance"], requested_index(negatives, draws))
-        outcome = search.iterate(following, landscape, starts.theta, scale[rows], saddles["max_iterations"])
-    return Candidates(outcome.theta, rows, starts.number, starts.source, starts.step, outcome)
 
 
 def _trajectories(task: BatchTask, landscape: Landscape, trained: Trained) -> tuple[Columns, Tensor]:

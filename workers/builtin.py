@@ -18,6 +18,7 @@ from landsweep.workers.models.deep_linear import deep_linear
 from landsweep.workers.models.resnet import resnet
 from landsweep.workers.models.rnn import rnn
 from landsweep.workers.record import canonical_json
+from landsweep.workers.reference.catalogue import REFERENCES
 from landsweep.workers.samples import Samples
 
 #: models on a data set
@@ -38,6 +39,8 @@ def build(settings: Mapping[str, Any], device: torch.device, samples: Samples | 
     """
     options = dict(settings)
     name = options.pop("name")
+    if name in REFERENCES:
+        return _reference(name, options, device)
     if name not in SUPERVISED:
         return _own(name, options)
     data = options.pop("data")
@@ -57,6 +60,12 @@ def size(settings: Mapping[str, Any], samples: Samples | None = None) -> tuple[i
         landscape = build(settings, torch.device("cpu"), samples)
         _sizes[key] = landscape.dim, landscape.samples
     return _sizes[key]
+
+
+def _reference(name: str, options: Mapping[str, Any], device: torch.device) -> Landscape:
+    if device.type != "cpu":
+        raise LandscapeError(f"landscape.name: {name} is computed on the CPU; set resources.num_gpus to 0")
+    return REFERENCES[name](**options)
 
 
 def _own(name: str, options: Mapping[str, Any]) -> Landscape:

@@ -120,13 +120,18 @@ def classify(
     counted = signs(model.eigenvalues, error, zero, exact)
     zeros = is_zero(model.eigenvalues, error, zero, exact)
     accounted = explained(model, zeros)
+    _, flat = flatness(model.inside, in_eigenbasis(model.modes, model.gradient), zero)
     kinds: list[str] = []
     reasons: list[str | None] = []
     for row in range(len(theta)):
         if bool(critical[row]):
             kind, reason = _critical_kind(landscape, theta[row], row, model, counted, accounted, zero, zeros, keys)
         else:
-            kind, reason = _other_kind(landscape, theta[row], row, model, outcome, zero, tolerance)
+            kind, reason = other_kind(
+                landscape, theta[row], bool(model.finite[row]), search.STATUS[int(outcome.status[row])],
+                float(gradient_norm[row]), float(model.newton_length[row]), float(outcome.flatness[row]),
+                float(flat[row]), tolerance,
+            )  # fmt: skip
         kinds.append(kind)
         reasons.append(reason)
     certificates = certify(landscape, theta, model, constant, reach, fields)
@@ -154,27 +159,19 @@ def _critical_kind(
     return kind, told if kind == "degenerate_saddle" else None
 
 
-def _other_kind(
-    landscape: Landscape,
-    theta: Tensor,
-    row: int,
-    model: LocalModel,
-    outcome: search.Outcome,
-    zero: Tensor,
-    tolerance: float,
-) -> tuple[str, str]:
-    """The kind of a point that is not critical, with what was found."""
-    status = search.STATUS[int(outcome.status[row])]
-    if not bool(model.finite[row]) or status == "non_finite":
+def other_kind(
+    landscape: Landscape, theta: Tensor, finite: bool, status: str, norm: float, length: float, residual: float,
+    curvature: float, tolerance: float,
+) -> tuple[str, str]:  # fmt: skip
+    """The kind of a point that is not critical, with what was found.
+
+    ``residual`` is the run's maximum of Frye's r, ``curvature`` ‖H(Hp+g)‖/(‖H‖‖Hp+g‖) at the end.
+    """
+    if not finite or status == "non_finite":
         return "diverged", "the objective, gradient or Hessian is not finite"
-    norm, length = float(model.gradient[row].norm()), float(model.newton_length[row])
     found = f"search ended by {status}: gradient norm {norm:.1e}, Newton step {length:.1e}"
-    coefficients = in_eigenbasis(model.eigenvectors[row : row + 1], model.gradient[row : row + 1])
-    _, curvature = flatness(model.eigenvalues[row : row + 1], coefficients, zero[row : row + 1])
-    worst = float(outcome.flatness[row])
-    flat = norm > tolerance and status == "stagnated" and worst > FLAT_RESIDUAL and float(curvature) < FLAT_CURVATURE
-    if flat:
-        return "gradient_flat", f"{found}; residual {worst:.2f} of the Newton equation, in the Hessian's kernel"
+    if norm > tolerance and status == "stagnated" and residual > FLAT_RESIDUAL and curvature < FLAT_CURVATURE:
+        return "gradient_flat", f"{found}; residual {residual:.2f} of the Newton equation, in the Hessian's kernel"
     if landscape.separable is not None and bool(landscape.separable(theta)):
         return "not_converged", f"cross-entropy without weight decay on separated data has no finite minimum; {found}"
     if norm <= tolerance:

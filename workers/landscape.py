@@ -16,6 +16,8 @@ from landsweep.workers.execution import MINIMUM_ROWS
 
 Scalar = Callable[[Tensor], Tensor]  # θ (n,) → ()
 Field = Callable[[Tensor], Tensor]  # θ (n,) → tangent (n,)
+Split = tuple[Tensor, Tensor]  # inputs (N, …), labels (N,) or targets (N, c)
+Layers = Callable[[Tensor], list[tuple[Tensor, Tensor | None]]]  # θ (n,) → (W (out, in), b (out,) or None) of each
 Lipschitz = float | Callable[[Tensor, Tensor], Tensor]  # K everywhere, or (θ (n,), radius ()) → K () on that ball
 
 #: Bytes that one chunk of Hessians and their temporaries may take.
@@ -32,6 +34,16 @@ class KnownClass:
     index: int | None = None  # None where theory does not say
     n_zero: int | None = None
     objective: float | None = None
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """A model and the samples that it is judged on."""
+
+    model: Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, …)) → outputs (N, c), sample by sample
+    train: Split  # float64 inputs
+    test: Split
+    loss: str  # cross_entropy | mse
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,9 @@ class Landscape:
     retraction: Callable[[Tensor], Tensor] | None = None  # θ ↦ θ/‖θ‖ on spheres, applied after every step
     kink_distance: Scalar | None = None  # the smallest |pre-activation|, where the model has kinks
     separable: Callable[[Tensor], Tensor] | None = None  # θ → whether no finite minimum exists beyond θ
+    supervision: Supervision | None = None  # where outputs are those of a model on samples
+    layers: Layers | None = None  # of a fully connected net
+    filters: Tensor | None = None  # (F, w) the places in θ of each filter (``measures.flatness.filter_places``)
     notes: tuple[str, ...] = dataclasses.field(default=())
 
     # --- many θ at once -------------------------------------------------------------------------------------
@@ -101,11 +116,11 @@ class Landscape:
             def one(theta: Tensor, vector: Tensor) -> Tensor:
                 return jvp(grad(part), (theta,), (vector,))[1]  # type: ignore[no-any-return]
 
-            return vmap(vmap(one, in_dims=(None, 1), out_dims=1))
+            return vmap(vmap(one, in_dims=(None, 1)))  # (B, m, n): vmap cannot place what is constant elsewhere
 
         total = torch.zeros_like(vectors)
         for weight, part in self._parts():
-            total = total + weight * product(part)(thetas, vectors)
+            total = total + weight * product(part)(thetas, vectors).mT.contiguous()
         return total
 
     def _parts(self) -> list[tuple[float, Scalar]]:
@@ -199,6 +214,7 @@ class Landscape:
 
         L(θ) = mean loss over ``train`` + λ/2·‖θ‖², θ being the module's parameters, flattened in their order.
         """
+        from landsweep.workers.measures.flatness import filter_places
         from landsweep.workers.supervised import supervised_landscape
 
         with torch.random.fork_rng(devices=[]):
@@ -229,6 +245,7 @@ class Landscape:
             weight_decay=weight_decay,
             symmetries=tuple(symmetries),
             hessian_lipschitz=hessian_lipschitz,
+            filters=filter_places(shapes.values()),
         )
 
 

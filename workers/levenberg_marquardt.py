@@ -113,7 +113,8 @@ class LevenbergMarquardt:
             state, control=control.clamp(SMALLEST_DAMPING, LARGEST_DAMPING), growth=growth.clamp_max(1e6)
         )
         after = _moved(landscape, controlled, proposal, value, gradient, accept)
-        return self._looked(landscape, counted(after, after.gradient.norm(dim=1)))
+        slope = _product(after.hessian, after.gradient).norm(dim=1)  # of ½‖g‖²: it vanishes at gradient-flat points
+        return self._looked(landscape, counted(after, after.gradient.norm(dim=1) * slope))
 
     def _second(self, landscape: Landscape, state: DampedState, p: Tensor, image: Tensor) -> Tensor:
         """∂²g(p, p) ≈ (2/h)·((g(θ + hp) − g(θ))/h − Hp) at h = ``PROBE``. (B, n)."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from landsweep.workers import measure, record, streams
-from landsweep.workers.classify import Classified, classify
+from landsweep.workers import measure, record
+from landsweep.workers.classify import Classified
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.search import Outcome
 from landsweep.workers.training import Trained
@@ -36,14 +36,6 @@ class Candidates:
     def at(self, theta: Tensor) -> Candidates:
         """The same, moved."""
         return dataclasses.replace(self, theta=theta)
-
-
-def classified(task: BatchTask, landscape: Landscape, found: Candidates, scale: Tensor, key: str) -> Classified:
-    """What each candidate is. ``scale`` (B,) is ‖H‖₂ at each trial's start."""
-    draws = [streams.keys(key, [task.seeds[t]], f"point-{s}-{k}") for t, s, k in _places(found)]
-    keys = torch.cat(draws).to(found.theta.device)
-    tolerance = task.settings["search"]["tolerance"]
-    return classify(landscape, found.theta, found.outcome, scale[found.trial], keys, tolerance, landscape.symmetries)
 
 
 def point_columns(
@@ -75,7 +67,8 @@ def point_columns(
     return {name: [r.get(name) for r in ordered] for name in names}, spectra, found.theta[kept]
 
 
-def _places(found: Candidates) -> zip[tuple[int, str, int]]:
+def places(found: Candidates) -> zip[tuple[int, str, int]]:
+    """Each candidate's trial (row in the batch), source and number."""
     return zip(found.trial.tolist(), found.source, found.number, strict=True)
 
 
@@ -107,7 +100,7 @@ def _rows(
     curvature, critical = points.curvature, points.critical.tolist()
     known = landscape.known_class
     rows = []
-    for i, (trial, source, number) in enumerate(_places(found)):
+    for i, (trial, source, number) in enumerate(places(found)):
         row: dict[str, Any] = {"trial": trial, "source": source, "number": number, "step": found.step[i]}
         row |= {"kind": points.kind[i], "reason": points.reason[i]}
         row |= {name: _value(tensor, i) for name, tensor in columns.items()}

@@ -77,6 +77,7 @@ class LocalModel:
     eigenvalues: Tensor  # (B, n) ascending
     eigenvectors: Tensor  # (B, n, n) columns
     inside: Tensor  # (B, n) eigenvalues of PHP + cT (see ``restricted``)
+    modes: Tensor  # (B, n, n) its eigenvectors
     asymmetry: Tensor  # (B,) ‖H − Hᵀ‖_F as computed
     span: Tensor  # (B, n, m) orthonormal tangents of the symmetries, zero-padded
     n_symmetry: Tensor  # (B,) their rank
@@ -103,4 +104,4 @@ class LocalModel:
         length = torch.where(usable, step.norm(dim=1), torch.inf)
         step = torch.where(usable.unsqueeze(1), step, 0.0)
         asymmetry = (hessian - hessian.mT).norm(dim=(1, 2))
-        return LocalModel(gradient, values, vectors, inside, asymmetry, span, rank, step, length, usable)
+        return LocalModel(gradient, values, vectors, inside, modes, asymmetry, span, rank, step, length, usable)

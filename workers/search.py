@@ -7,6 +7,7 @@ independent: no operation mixes them, so a point does not depend on which others
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
@@ -225,7 +226,23 @@ def iterate(search: Search, landscape: Landscape, starts: Tensor, scale: Tensor,
     return Outcome(theta, status, iterations, flat)
 
 
-def refine(landscape: Landscape, thetas: Tensor, fields: tuple[Field, ...] = (), max_iterations: int = 60) -> Tensor:
+Newton = Callable[[Landscape, Tensor], tuple[Tensor, Tensor]]  # θ (B, n) → −H⁺g (B, n), its length (B,)
+
+
+def dense_newton(fields: tuple[Field, ...]) -> Newton:
+    """Newton steps from whole eigensystems, off the tangents of ``fields``."""
+
+    def steps(landscape: Landscape, theta: Tensor) -> tuple[Tensor, Tensor]:
+        model = LocalModel.at(landscape, theta, fields)
+        return model.newton_step, model.newton_length
+
+    return steps
+
+
+def refine(
+    landscape: Landscape, thetas: Tensor, fields: tuple[Field, ...] = (), max_iterations: int = 60,
+    newton: Newton | None = None,
+) -> Tensor:  # fmt: skip
     """Newton's method on ∇L until the step is ≤ 1e-12·(1+‖θ‖) or stops shrinking. (B, n).
 
     Steps leave out the symmetry directions and eigenvalues at rounding level. Returned is the place of the shortest
@@ -233,9 +250,9 @@ def refine(landscape: Landscape, thetas: Tensor, fields: tuple[Field, ...] = (),
     leave the neighbourhood. So neither a degenerate Hessian nor a plateau throws a point away, while ‖g‖ may rise on
     the way along a curved valley.
     """
+    newton = newton or dense_newton(fields)
     best, theta = thetas.clone(), thetas.clone()
-    here = LocalModel.at(landscape, theta, fields)
-    step, shortest = here.newton_step, here.newton_length
+    step, shortest = newton(landscape, theta)
     waited = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
     reach = REACH * (1 + thetas.norm(dim=1))
     rows = torch.nonzero(torch.isfinite(shortest)).flatten()
@@ -245,21 +262,23 @@ def refine(landscape: Landscape, thetas: Tensor, fields: tuple[Field, ...] = (),
         if rows.numel() == 0:
             break
         theta[rows] = landscape.retracted(theta[rows] + step[rows])
-        there = LocalModel.at(landscape, theta[rows], fields)
-        step[rows] = there.newton_step
-        shrank = there.newton_length < SHRINKING * shortest[rows]
+        step[rows], length = newton(landscape, theta[rows])
+        shrank = length < SHRINKING * shortest[rows]
         waited[rows] = torch.where(shrank, 0, waited[rows] + 1)
         shorter = rows[shrank]
-        best[shorter], shortest[shorter] = theta[shorter], there.newton_length[shrank]
+        best[shorter], shortest[shorter] = theta[shorter], length[shrank]
     return best
 
 
-def polished(landscape: Landscape, thetas: Tensor, tolerance: float, fields: tuple[Field, ...] = ()) -> Tensor:
+def polished(
+    landscape: Landscape, thetas: Tensor, tolerance: float, fields: tuple[Field, ...] = (),
+    newton: Newton | None = None,
+) -> Tensor:  # fmt: skip
     """``thetas`` with those refined that have ‖g‖ ≤ ``tolerance``, however their search ended. (B, n)."""
     theta = thetas.clone()
     if len(theta) == 0:
         return theta
     rows = torch.nonzero(landscape.gradient(theta).norm(dim=1) <= tolerance).flatten()
     if rows.numel():
-        theta[rows] = refine(landscape, theta[rows], fields)
+        theta[rows] = refine(landscape, theta[rows], fields, newton=newton)
     return theta

@@ -1,0 +1,120 @@
+"""How a configuration's points are found and measured: with whole Hessians, or from products with them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from landsweep.workers import classify, classify_krylov, search
+from landsweep.workers.classify import Classified
+from landsweep.workers.eigenvector_following import EigenvectorFollowing
+from landsweep.workers.landscape import Landscape
+from landsweep.workers.lbfgs import GradientNormMinimisation
+from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
+from landsweep.workers.mode import is_dense
+from landsweep.workers.newton_cg import TrustRegionNewtonCG
+from landsweep.workers.newton_mr import NewtonMr
+from landsweep.workers.quadratic import eigh
+from landsweep.workers.saddle_dynamics import HighIndexSaddleDynamics
+from landsweep.workers.search import Outcome, Search
+from landsweep.workers.trust_region import TrustRegionNewton
+
+UNKNOWN_INDEX = 8  # the highest index asked for where the number of negative eigenvalues at a start is not counted
+NEGATIVE = 1e-7  # eigenvalues below −NEGATIVE·‖H‖₂ count as negative at a start
+
+
+class Algebra(Protocol):
+    """The linear algebra that searches, polishing and classification stand on."""
+
+    @property
+    def default_method(self) -> str:
+        """What ``search.saddles.method: auto`` means."""
+        ...
+
+    def norm(self, landscape: Landscape, thetas: Tensor) -> Tensor:
+        """‖H‖₂ at each row."""
+        ...
+
+    def negatives(self, landscape: Landscape, thetas: Tensor, scale: Tensor) -> Tensor:
+        """How many eigenvalues are negative at each row, or what stands for it when an index is asked for."""
+        ...
+
+    def minima(self, tolerance: float) -> Search: ...
+
+    def polished(self, landscape: Landscape, thetas: Tensor, tolerance: float) -> Tensor: ...
+
+    def classify(
+        self, landscape: Landscape, theta: Tensor, outcome: Outcome, scale: Tensor, keys: Tensor, tolerance: float
+    ) -> Classified: ...
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Eigensystems of whole Hessians: O(n²) memory, O(n³) work."""
+
+    default_method: str = "eigenvector_following"
+
+    def norm(self, landscape: Landscape, thetas: Tensor) -> Tensor:
+        return eigh(landscape.hessian(thetas))[0].abs().amax(1)
+
+    def negatives(self, landscape: Landscape, thetas: Tensor, scale: Tensor) -> Tensor:
+        return (eigh(landscape.hessian(thetas))[0] < -NEGATIVE * scale.unsqueeze(1)).sum(1)
+
+    def minima(self, tolerance: float) -> Search:
+        return TrustRegionNewton(tolerance)
+
+    def polished(self, landscape: Landscape, thetas: Tensor, tolerance: float) -> Tensor:
+        return search.polished(landscape, thetas, tolerance, landscape.symmetries)
+
+    def classify(
+        self, landscape: Landscape, theta: Tensor, outcome: Outcome, scale: Tensor, keys: Tensor, tolerance: float
+    ) -> Classified:
+        return classify.classify(landscape, theta, outcome, scale, keys, tolerance, landscape.symmetries)
+
+
+@dataclass(frozen=True)
+class Krylov:
+    """Hessian–vector products: O(n) memory a vector kept."""
+
+    steps: int  # block-Lanczos steps at most
+    default_method: str = "saddle_dynamics"
+
+    def norm(self, landscape: Landscape, thetas: Tensor) -> Tensor:
+        return classify_krylov.spectral_norm(landscape, thetas)
+
+    def negatives(self, landscape: Landscape, thetas: Tensor, scale: Tensor) -> Tensor:
+        return torch.full_like(scale, min(UNKNOWN_INDEX, landscape.dim), dtype=torch.int64)
+
+    def minima(self, tolerance: float) -> Search:
+        return TrustRegionNewtonCG(tolerance)
+
+    def polished(self, landscape: Landscape, thetas: Tensor, tolerance: float) -> Tensor:
+        return search.polished(landscape, thetas, tolerance, newton=classify_krylov.newton_steps)
+
+    def classify(
+        self, landscape: Landscape, theta: Tensor, outcome: Outcome, scale: Tensor, keys: Tensor, tolerance: float
+    ) -> Classified:
+        return classify_krylov.classify(landscape, theta, outcome, scale, keys, tolerance, self.steps)
+
+
+def chosen(settings: Mapping[str, Any], dim: int) -> Algebra:
+    """The algebra of a configuration of ``dim`` parameters."""
+    return Dense() if is_dense(settings, dim) else Krylov(settings["measure"]["lanczos_steps"])
+
+
+def saddle_search(method: str, tolerance: float, index: Tensor) -> Search:
+    """The search for stationary points of any index by this name; ``index`` (B,) is asked of those that take one."""
+    if method == "eigenvector_following":
+        return EigenvectorFollowing(tolerance, index)
+    if method == "saddle_dynamics":
+        return HighIndexSaddleDynamics(tolerance, index)
+    searches: dict[str, type[LevenbergMarquardt | NewtonMr | GradientNormMinimisation]] = {
+        "levenberg_marquardt": LevenbergMarquardt,
+        "newton_mr": NewtonMr,
+        "gradient_norm": GradientNormMinimisation,
+    }
+    return searches[method](tolerance)

@@ -1,0 +1,187 @@
+"""What a candidate is, from products with the Hessian alone: bounds instead of eigenvalues (docs/points.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landsweep.workers import search, streams
+from landsweep.workers.certificate import SAMPLE_DISTANCE, Certificates
+from landsweep.workers.classify import ZERO, Classified, Signs, kind_of, other_kind
+from landsweep.workers.curvature import Curvature, joined
+from landsweep.workers.krylov import minres
+from landsweep.workers.krylov.inertia import Inertia, inertia
+from landsweep.workers.krylov.lanczos import BLOCK, lanczos, memory_bytes
+from landsweep.workers.krylov.trace import trace
+from landsweep.workers.landscape import CHUNK_BYTES, Landscape, padded
+from landsweep.workers.search import SINGULAR
+from landsweep.workers.symmetry import basis
+
+EXTREMES = 4  # eigenvalues wanted at each end
+TOLERANCE = 1e-8  # of their stated errors, relative to ‖H‖
+PRODUCTS = 90  # for the trace
+NORM_STEPS = 6  # blocks that estimate ‖H‖₂
+
+
+def spectral_norm(landscape: Landscape, thetas: Tensor) -> Tensor:
+    """‖H‖₂ at each row by a few Lanczos steps, a lower bound within about 1 %. (B,)."""
+    keys = streams.keys("classify_krylov", [0], "norm", thetas.device).expand(len(thetas)).contiguous()
+    steps = min(NORM_STEPS, thetas.shape[1])
+
+    def norm(theta: Tensor, key: Tensor) -> Tensor:
+        return lanczos(lambda v: landscape.hvp(theta, v), theta.shape[1], key, steps).norm
+
+    return _in_chunks(norm, steps, thetas, keys)
+
+
+def newton_steps(landscape: Landscape, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """−H⁺g by MINRES off the symmetries' tangents, and its length, infinite where not finite. (B, n), (B,)."""
+    span = basis(landscape.symmetries, theta)[0]
+    dim, eps = theta.shape[1], torch.finfo(theta.dtype).eps
+    solution = minres.minres(
+        lambda v: landscape.hvp(theta, v), landscape.gradient(theta), 1e-10, (dim + 10) * eps,
+        min(4 * dim + 20, 2000), span, theta.norm(dim=1),
+    )  # fmt: skip
+    finite = torch.isfinite(solution.x).all(1)
+    step = torch.where(finite.unsqueeze(1), -solution.x, 0.0)
+    return step, torch.where(finite, step.norm(dim=1), torch.inf)
+
+
+def classify(
+    landscape: Landscape, theta: Tensor, outcome: search.Outcome, scale: Tensor, keys: Tensor, tolerance: float,
+    steps: int,
+) -> Classified:  # fmt: skip
+    """Classify every row of ``theta`` (P, n) with at most ``steps`` block-Lanczos steps a run.
+
+    Signs count where bounds decide them: an eigenvalue that no bound separates from the zero tolerance is undetermined,
+    and so is every zero that is no tangent of a declared symmetry. The bounds hold but for a probability of 1e-8.
+    """
+    rows = max(1, CHUNK_BYTES // memory_bytes(1, theta.shape[1], min(steps, theta.shape[1])))
+    parts = []
+    for chunk in torch.split(torch.arange(len(theta), device=theta.device), rows):
+        found = _Found(landscape, theta[chunk], scale[chunk], keys[chunk], tolerance, steps)
+        ended = search.Outcome(theta[chunk], outcome.status[chunk], outcome.iterations[chunk], outcome.flatness[chunk])
+        parts.append(found.classified(ended))
+    return joined(parts)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A chunk of candidates."""
+
+    landscape: Landscape
+    theta: Tensor
+    scale: Tensor
+    keys: Tensor
+    tolerance: float
+    steps: int
+
+    def apply(self, vectors: Tensor) -> Tensor:
+        return self.landscape.hvp(self.theta, vectors)
+
+    def classified(self, outcome: search.Outcome) -> Classified:
+        theta, dim = self.theta, self.theta.shape[1]
+        span, rank = basis(self.landscape.symmetries, theta)
+        gradient = self.landscape.gradient(theta)
+        finite = torch.isfinite(gradient).all(1)
+        step, length = newton_steps(self.landscape, theta)
+        ritz = lanczos(
+            self.apply, dim, self.keys, self.steps, lowest=EXTREMES, highest=EXTREMES, tolerance=TOLERANCE,
+        )  # fmt: skip
+        norm = torch.nan_to_num(ritz.norm)
+        finite = finite & torch.isfinite(ritz.lowest)
+        zero = ZERO * torch.maximum(norm, self.scale)
+        constant = self._lipschitz(step, length)
+        displaced = 2 * constant * torch.nan_to_num(length, posinf=0.0)
+        error = torch.maximum(ritz.lowest_error, ritz.highest_error) + displaced
+        near = length <= search.STEP_TOLERANCE * (1 + theta.norm(dim=1))
+        critical = (gradient.norm(dim=1) <= self.tolerance) & near & finite
+        rounding = dim * torch.finfo(theta.dtype).eps * norm
+        counted = inertia(self.apply, dim, zero + displaced + rounding, self.keys, self.steps, deflation=span)
+        signs, explained = _signs(counted, rank)
+        estimate = trace(self.apply, dim, self.keys, PRODUCTS)
+        kinds, reasons = self._kinds(outcome, critical, finite, gradient, length, signs, explained, counted)
+        ends = min(EXTREMES, dim // 2)
+        values = torch.cat([ritz.values[:, :ends], _last(ritz.values, ritz.count, ends)], 1)
+        curvature = Curvature(
+            gradient.norm(dim=1), length, finite, rank, norm, torch.where(finite.unsqueeze(1), values, torch.nan),
+            ritz.vectors(1, 0).squeeze(2), estimate.value, estimate.error, torch.full_like(norm, torch.nan),
+        )  # fmt: skip
+        return Classified(kinds, reasons, critical, signs, curvature, zero, error, _uncertified(constant))
+
+    def _lipschitz(self, step: Tensor, length: Tensor) -> Tensor:
+        """K, exact where it is known, else the largest sampled ‖(H(θ+d) − H(θ))v‖/‖d‖ over d along the Newton step and
+        random unit v (a lower bound of the true one). (P,)."""
+        known, theta = self.landscape.hessian_lipschitz, self.theta
+        if known is not None:
+            reach = 2 * torch.nan_to_num(length, posinf=0.0) + 1e-9 * (1 + theta.norm(dim=1))
+            return padded(torch.vmap(known), theta, reach) if callable(known) else torch.full_like(length, known)
+        dim = theta.shape[1]
+        probes = streams.normal(self.keys, 0, BLOCK * dim).reshape(-1, dim, BLOCK)
+        probes = probes / probes.norm(dim=1, keepdim=True)
+        direction = torch.where(step.norm(dim=1, keepdim=True) > 0, step, probes[:, :, 0])
+        distance = SAMPLE_DISTANCE * (1 + theta.norm(dim=1))
+        there = theta + (distance / direction.norm(dim=1)).unsqueeze(1) * direction
+        along = torch.cat([probes, (direction / direction.norm(dim=1, keepdim=True)).unsqueeze(2)], 2)
+        change = self.landscape.hvp(there, along) - self.landscape.hvp(theta, along)
+        worst: Tensor = change.norm(dim=1).amax(1) / distance
+        return worst
+
+    def _kinds(
+        self, outcome: search.Outcome, critical: Tensor, finite: Tensor, gradient: Tensor, length: Tensor,
+        signs: Signs, explained: Tensor, counted: Inertia,
+    ) -> tuple[list[str], list[str | None]]:  # fmt: skip
+        kinds: list[str] = []
+        reasons: list[str | None] = []
+        flat = self._flatness(gradient)
+        for row in range(len(self.theta)):
+            if bool(critical[row]):
+                index, positive, rest = (int(n[row]) for n in (signs.index, signs.n_positive, signs.n_undetermined))
+                kinds.append(kind_of(index, positive, rest, bool(explained[row]), False, False))
+                bound = f"all others above {float(counted.remaining[row]):.1e} but for a probability of 1e-8"
+                reasons.append(f"{rest} eigenvalues that no bound separates from zero; {bound}" if rest else None)
+                continue
+            kind, reason = other_kind(
+                self.landscape, self.theta[row], bool(finite[row]), search.STATUS[int(outcome.status[row])],
+                float(gradient[row].norm()), float(length[row]), float(outcome.flatness[row]), float(flat[row]),
+                self.tolerance,
+            )  # fmt: skip
+            kinds.append(kind)
+            reasons.append(reason)
+        return kinds, reasons
+
+    def _flatness(self, gradient: Tensor) -> Tensor:
+        """‖Ar‖/(‖A‖‖r‖) of the residual r = Hp + g at the end, eigenvalues below 1e-7·‖H‖ counting as zero. (P,)."""
+        span = basis(self.landscape.symmetries, self.theta)[0]
+        solution = minres.minres(self.apply, gradient, 1e-3, SINGULAR, 500, span)
+        size = solution.norm * solution.residual_norm
+        return solution.normal_residual_norm / size.clamp_min(torch.finfo(size.dtype).tiny)
+
+
+def _signs(counted: Inertia, rank: Tensor) -> tuple[Signs, Tensor]:
+    """Counts in which zeros are those that the symmetries explain, all of them or none, and whether they do. (P,)."""
+    explained = counted.n_zero == rank
+    zeros = torch.where(explained, counted.n_zero, 0)
+    rest = counted.n_undetermined + counted.n_zero - zeros
+    return Signs(counted.index, counted.n_positive, zeros, rest), explained
+
+
+def _last(values: Tensor, count: Tensor, wanted: int) -> Tensor:
+    """The ``wanted`` highest of the values that exist, ascending. (P, wanted)."""
+    places = count.unsqueeze(1) - wanted + torch.arange(wanted, device=values.device)
+    return torch.gather(values, 1, places.clamp_min(0))
+
+
+def _uncertified(constant: Tensor) -> Certificates:
+    """Nothing is certified without a bound of ‖H⁻¹‖."""
+    nothing = torch.full_like(constant, torch.nan)
+    return Certificates(constant, nothing, [False] * len(constant), ["lanczos"] * len(constant), nothing)
+
+
+def _in_chunks(function: Callable[[Tensor, Tensor], Tensor], steps: int, thetas: Tensor, keys: Tensor) -> Tensor:
+    rows = max(1, CHUNK_BYTES // memory_bytes(1, thetas.shape[1], steps))
+    pairs = zip(torch.split(thetas, rows), torch.split(keys, rows), strict=True)
+    return torch.cat([function(theta, key) for theta, key in pairs])
