@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from landsweep.workers import optimizers, streams
 from landsweep.workers.landscape import Landscape
-from landsweep.workers.training import initial_parameters, minibatches, snapshot_steps, train
+from landsweep.workers.optimizers import build
+from landsweep.workers.training import Streams, hyperparameters, initial_parameters, minibatches, snapshot_steps, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -75,15 +75,14 @@ def test_agrees_with_torch_optim(name: str) -> None:
     settings = full_settings(settings)
     land, x, y = landscape()
     start = initial_parameters(land, "key", SEEDS, CPU)
-    keys = streams.keys("key", SEEDS, "order")
-    _, values = optimizers.build(settings)
-    h = optimizers.per_trial(values, len(SEEDS), torch.float64, CPU)
+    keys = Streams.of("key", SEEDS, CPU)
+    h = hyperparameters(settings, len(SEEDS), CPU)
     ours = train(land, settings, start, keys, h)
     for row in range(len(SEEDS)):
         if settings["batch_size"] == "full":
             batches = iter([torch.arange(SAMPLES)] * STEPS)
         else:
-            batches = (index[row] for index in minibatches(keys, SAMPLES, 5, STEPS))
+            batches = (index[row] for index in minibatches(keys.order, SAMPLES, 5, STEPS))
         theirs = by_torch(build, start[row], batches, x, y)
         assert float((theirs - start[row]).norm()) > 0.1, "training has to go somewhere for this test to tell"
         torch.testing.assert_close(ours.final[row], theirs, rtol=1e-10, atol=1e-10)
@@ -93,7 +92,7 @@ def test_agrees_with_torch_optim(name: str) -> None:
 
 
 def test_every_epoch_sees_every_sample_once_with_a_ragged_end() -> None:
-    batches = list(minibatches(streams.keys("key", SEEDS, "order"), SAMPLES, 5, 10))
+    batches = list(minibatches(Streams.of("key", SEEDS, CPU).order, SAMPLES, 5, 10))
     assert [batch.shape for batch in batches] == [(2, 5), (2, 5), (2, 5), (2, 5), (2, 3)] * 2
     for epoch in (batches[:5], batches[5:]):
         assert torch.equal(torch.cat(epoch, 1).sort(dim=1).values, torch.arange(SAMPLES).expand(2, SAMPLES))
@@ -106,14 +105,13 @@ def test_each_trial_has_its_own_hyperparameters(name: str) -> None:
     settings = full_settings(CASES[name][0], steps=20)
     land, _, _ = landscape()
     start = initial_parameters(land, "key", SEEDS, CPU)
-    keys = streams.keys("key", SEEDS, "order")
-    optimizer, values = optimizers.build(settings)
-    assert set(values) == set(optimizer.names)
+    keys = Streams.of("key", SEEDS, CPU)
+    values = build.hyperparameters(settings)
     changed = {key: 0.7 * value for key, value in values.items()}
     pairs = {key: torch.tensor([value, changed[key]], dtype=torch.float64) for key, value in values.items()}
     mixed = train(land, settings, start, keys, pairs)
     for row, one in enumerate((values, changed)):
-        alone = train(land, settings, start, keys, optimizers.per_trial(one, 2, torch.float64, CPU))
+        alone = train(land, settings, start, keys, build.per_trial(one, 2, torch.float64, CPU))
         assert torch.equal(mixed.final[row], alone.final[row])
         assert not torch.equal(mixed.final[1 - row], alone.final[1 - row])
 
@@ -121,6 +119,6 @@ def test_each_trial_has_its_own_hyperparameters(name: str) -> None:
 def test_sgd_on_a_quadratic_in_closed_form() -> None:
     bowl = Landscape.from_function(lambda t: 0.5 * (t**2).sum(), 3, lambda g: torch.randn(3, generator=g))
     start = initial_parameters(bowl, "key", SEEDS, CPU)
-    settings = full_settings({"optimizer": "gd"}, steps=30, batch_size="full")
-    h = optimizers.per_trial({"lr": 0.1, "momentum": 0.0}, 2, torch.float64, CPU)
-    torch.testing.assert_close(train(bowl, settings, start, torch.tensor([0, 1]), h).final, 0.9**30 * start)
+    settings = full_settings({"optimizer": "gd", "lr": 0.1}, steps=30, batch_size="full")
+    h = hyperparameters(settings, 2, CPU)
+    torch.testing.assert_close(train(bowl, settings, start, Streams.of("key", SEEDS, CPU), h).final, 0.9**30 * start)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,16 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from landsweep.workers import optimizers, streams
+from landsweep.workers import streams
+from landsweep.workers.checkpoint import NONE, Checkpoint, Position
 from landsweep.workers.landscape import Landscape, pad_rows
+from landsweep.workers.optimizers import build
+from landsweep.workers.optimizers.rule import Hyperparameters, Optimizer, Step
+from landsweep.workers.optimizers.schedules import scheduled
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 SNAPSHOTS = 25
+Gradient = Callable[[Tensor], Tensor]  # (B, n) → (B, n)
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,21 @@ class Trained:
     diverged: Tensor  # (B,) bool
     steps: tuple[int, ...]  # (K,) the snapshots' steps; the first is 0, the last the end
     snapshots: Tensor  # (K, B, n) float64
+    following: Tensor  # (K − 1, B, n) float64: one step after each snapshot but the last
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Keys of what training draws, one a trial."""
+
+    order: Tensor  # (B,) of the mini-batches
+    noise: Tensor  # (B,) of the optimiser
+
+    @staticmethod
+    def of(key: str, seeds: list[int], device: torch.device, prefix: str = "") -> Streams:
+        """The streams of ``seeds``; ``prefix`` tells those of another training of the same trials."""
+        order, noise = (streams.keys(key, seeds, prefix + name, device) for name in ("order", "training-noise"))
+        return Streams(order, noise)
 
 
 def snapshot_steps(steps: int, count: int = SNAPSHOTS) -> tuple[int, ...]:
@@ -42,16 +63,16 @@ def snapshot_steps(steps: int, count: int = SNAPSHOTS) -> tuple[int, ...]:
     return tuple(sorted({round(v) for v in torch.expm1(grid).tolist()}))
 
 
-def minibatches(order_keys: Tensor, samples: int, size: int, steps: int) -> Iterator[Tensor]:
-    """Sample indices of each step, (B, b): a new random order every epoch, the last minibatch of an epoch ragged."""
-    epoch, position = -1, samples
+def minibatches(order_keys: Tensor, samples: int, size: int, steps: int, first: int = 0) -> Iterator[Tensor]:
+    """Sample indices of the steps from ``first`` on, (B, b): a new random order every epoch, the last minibatch of an
+    epoch ragged."""
+    per_epoch = -(-samples // size)
     order = order_keys.new_zeros(0)
-    for _ in range(steps):
-        if position >= samples:
-            epoch, position = epoch + 1, 0
+    for step in range(first, steps):
+        epoch, position = divmod(step, per_epoch)
+        if position == 0 or step == first:
             order = streams.permutation(order_keys, epoch, samples)
-        yield order[:, position : position + size]
-        position += size
+        yield order[:, position * size : (position + 1) * size]
 
 
 def initial_parameters(landscape: Landscape, key: str, seeds: list[int], device: torch.device) -> Tensor:
@@ -60,43 +81,69 @@ def initial_parameters(landscape: Landscape, key: str, seeds: list[int], device:
     return torch.stack(draws).to(device=device, dtype=torch.float64)
 
 
+def hyperparameters(settings: Mapping[str, Any], trials: int, device: torch.device) -> dict[str, Tensor]:
+    """Those of a ``training`` section, the same for each trial. Name → (B,)."""
+    return build.per_trial(build.hyperparameters(settings), trials, DTYPES[settings["dtype"]], device)
+
+
 def train(
     landscape: Landscape,
     settings: Mapping[str, Any],
     initial: Tensor,
-    order_keys: Tensor,
-    hyperparameters: Mapping[str, Tensor],
+    keys: Streams,
+    hyperparameters: Hyperparameters,
+    checkpoint: Checkpoint = NONE,
 ) -> Trained:
-    """Run ``settings["steps"]`` steps for every trial at once.
+    """Run ``settings["steps"]`` steps for every trial at once, from the ``checkpoint`` where it holds one.
 
-    ``initial`` (B, n); ``order_keys`` (B,) drive the data order; ``hyperparameters`` name → (B,). A trial that becomes
-    non-finite stays so and never touches the others: no operation mixes rows.
+    ``initial`` (B, n); ``hyperparameters`` name → (B,). A trial that becomes non-finite stays so and never touches the
+    others: no operation mixes rows.
     """
-    dtype, steps, rows = DTYPES[settings["dtype"]], settings["steps"], initial.shape[0]
-    optimizer, _ = optimizers.build(settings)
-    theta = pad_rows(initial).to(dtype)
-    keys = pad_rows(order_keys)
-    h = {name: pad_rows(value).to(dtype) for name, value in hyperparameters.items()}
-    state = optimizer.init(theta)
-    wanted = snapshot_steps(steps)
-    snapshots = [theta.to(torch.float64)]
-    for step, gradient in enumerate(_gradients(landscape, settings, keys, steps)):
-        theta, state = optimizer.step(theta, gradient(theta), state, step, h)
+    rows, steps = len(initial), settings["steps"]
+    optimizer, wanted = build.optimizer(settings), snapshot_steps(steps)
+    theta = pad_rows(initial).to(DTYPES[settings["dtype"]])
+    begin = Position(0, theta, optimizer.init(theta), (theta.to(torch.float64),), ())
+    at = resumed = checkpoint.resumed(begin, wanted)
+    for at in _positions(landscape, settings, optimizer, keys, hyperparameters, resumed, wanted):
+        checkpoint.offered(at, ended=at.step == steps)
+    following = torch.stack(at.following) if at.following else at.snapshots[0].new_zeros(0, *theta.shape)
+    snapshots = torch.stack(at.snapshots)[:, :rows]
+    return Trained(
+        initial, snapshots[-1], ~torch.isfinite(snapshots[-1]).all(1), wanted, snapshots, following[:, :rows]
+    )
+
+
+def _positions(
+    landscape: Landscape, settings: Mapping[str, Any], optimizer: Optimizer, keys: Streams, h: Hyperparameters,
+    at: Position, wanted: tuple[int, ...],
+) -> Iterator[Position]:  # fmt: skip
+    """Training after each step that is left, from ``at`` on."""
+    steps, schedule = settings["steps"], settings.get("schedule")
+    h = {name: pad_rows(value).to(at.theta.dtype) for name, value in h.items()}
+    noise = pad_rows(keys.noise)
+    theta, state, snapshots, following = at.theta, at.state, at.snapshots, at.following
+    for step, gradient in enumerate(_gradients(landscape, settings, pad_rows(keys.order), at.step), start=at.step):
+        here = Step(step, scheduled(h, schedule, step, steps), noise, gradient, landscape)
+        theta, state = optimizer.step(theta, state, here)
+        if step in wanted:
+            following = (*following, theta.to(torch.float64))
         if step + 1 in wanted:
-            snapshots.append(theta.to(torch.float64))
-    final = snapshots[-1][:rows]
-    stacked = torch.stack(snapshots)[:, :rows]
-    return Trained(initial, final, ~torch.isfinite(final).all(1), wanted, stacked)
+            snapshots = (*snapshots, theta.to(torch.float64))
+        yield Position(step + 1, theta, state, snapshots, following)
 
 
-def _gradients(landscape: Landscape, settings: Mapping[str, Any], keys: Tensor, steps: int) -> Iterator[Any]:
+def _gradients(landscape: Landscape, settings: Mapping[str, Any], keys: Tensor, first: int) -> Iterator[Gradient]:
     """One function θ (B, n) → ∇ (B, n) a step: of the whole objective, or of that step's minibatches."""
-    size = settings["batch_size"]
+    size, steps = settings["batch_size"], settings["steps"]
     if size == "full" or landscape.minibatch_loss is None or size >= landscape.samples:
         full = vmap(grad(landscape.loss))
-        for _ in range(steps):
+        for _ in range(first, steps):
             yield full
         return
     partial = vmap(grad(landscape.minibatch_loss))
-    for index in minibatches(keys, landscape.samples, size, steps):
-        yield lambda theta, index=index: partial(theta, index)
+    for index in minibatches(keys, landscape.samples, size, steps, first):
+        yield functools.partial(_on, partial, index)
+
+
+def _on(partial: Callable[[Tensor, Tensor], Tensor], index: Tensor, theta: Tensor) -> Tensor:
+    return partial(theta, index)

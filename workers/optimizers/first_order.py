@@ -1,0 +1,63 @@
+"""Gradient descent, momentum, Adam and RMSprop: the update formulas and their defaults are torch.optim's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from landsweep.workers.optimizers.rule import State, Step
+
+
+@dataclass(frozen=True)
+class SGD:
+    """v ← μv + g (v = g at the first step); θ ← θ − η v, or θ − η (g + μv) with Nesterov's momentum (Polyak 1964;
+    Sutskever et al. 2013, whose η is inside v)."""
+
+    nesterov: bool = False
+    names: tuple[str, ...] = ("lr", "momentum")
+
+    def init(self, theta: Tensor) -> State:
+        return {"velocity": torch.zeros_like(theta)}
+
+    def step(self, theta: Tensor, state: State, at: Step) -> tuple[Tensor, State]:
+        gradient, momentum = at.gradient(theta), at.of("momentum")
+        velocity = momentum * state["velocity"] + gradient
+        direction = gradient + momentum * velocity if self.nesterov else velocity
+        return theta - at.of("lr") * direction, {"velocity": velocity}
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Kingma & Ba 2015, algorithm 1: θ ← θ − η m̂ / (√v̂ + ε)."""
+
+    names: tuple[str, ...] = ("lr", "beta1", "beta2", "epsilon")
+
+    def init(self, theta: Tensor) -> State:
+        return {"first": torch.zeros_like(theta), "second": torch.zeros_like(theta)}
+
+    def step(self, theta: Tensor, state: State, at: Step) -> tuple[Tensor, State]:
+        gradient, beta1, beta2 = at.gradient(theta), at.of("beta1"), at.of("beta2")
+        first = beta1 * state["first"] + (1 - beta1) * gradient
+        second = beta2 * state["second"] + (1 - beta2) * gradient * gradient
+        count = at.number + 1
+        denominator = (second / (1 - beta2**count)).sqrt() + at.of("epsilon")
+        update = first / (1 - beta1**count) / denominator
+        return theta - at.of("lr") * update, {"first": first, "second": second}
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """v ← αv + (1−α)g²; θ ← θ − η g / (√v + ε) (Tieleman & Hinton 2012)."""
+
+    names: tuple[str, ...] = ("lr", "alpha", "epsilon")
+
+    def init(self, theta: Tensor) -> State:
+        return {"square": torch.zeros_like(theta)}
+
+    def step(self, theta: Tensor, state: State, at: Step) -> tuple[Tensor, State]:
+        gradient, alpha = at.gradient(theta), at.of("alpha")
+        square = alpha * state["square"] + (1 - alpha) * gradient * gradient
+        update = gradient / (square.sqrt() + at.of("epsilon"))
+        return theta - at.of("lr") * update, {"square": square}
