@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landsweep.workers import execution, record, symmetry, training
+from landsweep.workers import execution, record, symmetry, training_starts, trajectories
 from landsweep.workers.algebra import chosen
 from landsweep.workers.landscape import Landscape
+from landsweep.workers.measure import null_where_not_finite
 from landsweep.workers.points import point_columns
 from landsweep.workers.searched import searched
 from landsweep.workers.training import Trained
+from landsweep.workers.training_starts import Checkpoints, Start
 
 Columns = dict[str, list[Any]]
 
@@ -45,7 +47,9 @@ class BatchResult:
 
 def stream_key(settings: Mapping[str, Any]) -> str:
     """What a trial's random streams depend on beside its seed: landscape and training, not how points are searched."""
-    return record.content_hash({"landscape": settings["landscape"], "training": settings["training"]})
+    return record.content_hash(
+        {"landscape": settings["landscape"], "training": training_starts.plain(settings["training"])}
+    )
 
 
 def run_batch(
@@ -53,57 +57,37 @@ def run_batch(
     landscape: Landscape,
     device: torch.device,
     hyperparameters: Mapping[str, Tensor] | None = None,
+    start: Start | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> BatchResult:
     """Train, search, classify and measure all seeds of ``task`` at once.
 
-    ``hyperparameters`` (name → (B,)) replace the configuration's, one value a trial.
+    ``hyperparameters`` (name → (B,)) replace the configuration's, one value a trial. Training begins at ``start`` and goes
+    on from ``checkpoints``.
     """
     begun = time.monotonic()
     fields = symmetry.checked(landscape, device=device)
     landscape = dataclasses.replace(landscape, symmetries=fields)
     settings, seeds, key = task.settings["training"], list(task.seeds), stream_key(task.settings)
-    h = hyperparameters or training.hyperparameters(settings, len(seeds), device)
-    initial = training.initial_parameters(landscape, key, seeds, device)
-    trained = training.train(landscape, settings, initial, training.Streams.of(key, seeds, device), h)
+    trained = training_starts.trained(
+        landscape, settings, key, seeds, device, hyperparameters=hyperparameters, start=start, checkpoints=checkpoints
+    )
     algebra = chosen(task.settings, landscape.dim)
-    scale = algebra.norm(landscape, initial)
-    trajectories, objectives = _trajectories(task, landscape, trained)
+    scale = algebra.norm(landscape, trained.initial)
+    along, objectives = trajectories.rows(task, landscape, trained)
     found, points, connections = searched(task, landscape, algebra, key, trained, objectives, scale)
-    columns, spectra, parameters = point_columns(task, landscape, found, points, trained)
+    along |= trajectories.details(task, landscape, trained, objectives, scale, found, points)
+    columns, spectra, parameters = point_columns(task, landscape, key, found, points, trained)
     seconds = (time.monotonic() - begun) / len(seeds)
     tables = {
         "points": columns,
         "trials": _trials(task, landscape, trained, objectives, seconds, device),
-        "trajectories": trajectories,
+        "trajectories": along,
         "connections": connections,
         "spectra": spectra,
     }
     stored = {"points": parameters, "initial": trained.initial, "trained": trained.final}
     return BatchResult(tables, {name: value.cpu().numpy() for name, value in stored.items()})
-
-
-def _trajectories(task: BatchTask, landscape: Landscape, trained: Trained) -> tuple[Columns, Tensor]:
-    """Rows of the trajectories table, and the objective at each snapshot (K, B)."""
-    count, rows = trained.snapshots.shape[:2]
-    flat = trained.snapshots.flatten(0, 1)
-    value, gradient = landscape.value_and_gradient(flat)
-    distance = (trained.snapshots - trained.initial).norm(dim=2).flatten()
-    nothing = torch.full_like(value, torch.nan)
-    measured = {
-        "objective": value,
-        "train_loss": landscape.map(landscape.train_loss, flat) if landscape.train_loss else nothing,
-        "test_loss": landscape.map(landscape.test_loss, flat) if landscape.test_loss else nothing,
-        "grad_norm": gradient.norm(dim=1),
-        "distance": distance,
-    }
-    columns: Columns = {
-        "trial": [record.trial_id(task.config, seed) for seed in task.seeds] * count,
-        "config": [task.config] * (count * rows),
-        "seed": list(task.seeds) * count,
-        "step": [step for step in trained.steps for _ in range(rows)],
-    }
-    columns |= {name: null_where_not_finite(tensor) for name, tensor in measured.items()}
-    return columns, value.view(count, rows)
 
 
 def _trials(
@@ -130,8 +114,3 @@ def _trials(
     columns["trial"] = [record.trial_id(task.config, seed) for seed in task.seeds]
     columns["final_objective"] = null_where_not_finite(objectives[-1])
     return columns
-
-
-def null_where_not_finite(tensor: Tensor) -> list[float | None]:
-    """A column: null = not measured or not finite."""
-    return [value if np.isfinite(value) else None for value in tensor.to(torch.float64).tolist()]

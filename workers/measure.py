@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,3 +51,8 @@ def same_basin(landscape: Landscape, start: Tensor, end: Tensor) -> Tensor:
     values = landscape.objective(line.flatten(0, 1)).view(len(start), -1)
     first = values[:, :1]
     return (values <= first + 1e-12 * (1 + first.abs())).all(1)
+
+
+def null_where_not_finite(tensor: Tensor) -> list[float | None]:
+    """A column: null = not measured or not finite."""
+    return [value if np.isfinite(value) else None for value in tensor.to(torch.float64).tolist()]

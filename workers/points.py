@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from landsweep.workers import measure, record
+from landsweep.workers import measure, record, streams
 from landsweep.workers.classify import Classified
 from landsweep.workers.landscape import Landscape
+from landsweep.workers.measures.included import measured
 from landsweep.workers.search import Outcome
 from landsweep.workers.training import Trained
 
@@ -39,14 +40,14 @@ class Candidates:
 
 
 def point_columns(
-    task: BatchTask, landscape: Landscape, found: Candidates, points: Classified | None, trained: Trained
+    task: BatchTask, landscape: Landscape, key: str, found: Candidates, points: Classified | None, trained: Trained
 ) -> tuple[Columns, Columns, Tensor]:
     """Columns of ``points`` and ``spectra``, and the parameters (P, n), ordered by seed, source and number.
 
     Trials whose training diverged have one row, kind ``diverged``, and no parameters. ``points`` is None where nothing
     was found.
     """
-    rows = [] if points is None else _rows(landscape, found, points, trained, task.settings["measure"])
+    rows = [] if points is None else _rows(task, landscape, key, found, points, trained)
     for trial in torch.nonzero(trained.diverged).flatten().tolist():
         reason = f"training became non-finite within {trained.steps[-1]} steps"
         rows.append({"trial": trial, "source": "training", "number": 0, "step": trained.steps[-1],
@@ -87,13 +88,16 @@ def point_id(task: BatchTask, trial: int, source: str, number: int) -> str:
 
 
 def _rows(
-    landscape: Landscape, found: Candidates, points: Classified, trained: Trained, settings: Mapping[str, Any]
+    task: BatchTask, landscape: Landscape, key: str, found: Candidates, points: Classified, trained: Trained
 ) -> list[dict[str, Any]]:
     """One dictionary a candidate, in the candidates' order."""
-    columns: dict[str, Tensor] = {}
+    settings = task.settings["measure"]
+    draws = [streams.keys(key, [task.seeds[t]], f"measure-{s}-{k}", found.theta.device) for t, s, k in places(found)]
+    columns = measured(landscape, found.theta, torch.cat(draws), settings.get("include", ()))
     columns |= _losses(landscape, found.theta)
     columns |= _training_columns(landscape, found, trained)
     columns |= _curvature(points, settings)
+    columns["kink_distance"] = measure.optional(landscape, landscape.kink_distance, found.theta)
     columns["param_norm"] = found.theta.norm(dim=1)
     columns["init_distance"] = (found.theta - trained.initial[found.trial]).norm(dim=1)
     prints = measure.fingerprints(landscape, found.theta, points.signs.index, points.signs.n_zero)

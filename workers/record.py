@@ -58,7 +58,10 @@ _POINTS = [
     *_fields("same_basin", _BOOL),
     *_fields("eig_min eig_max trace trace_error frobenius zero_tolerance eig_error", _FLOAT),
     *_fields("spectrum", _FLOATS),
-    *_fields("sharpness jacobian_norm param_norm init_distance kink_distance", _FLOAT),
+    *_fields("sharpness sharpness_filter jacobian_norm test_jacobian_norm", _FLOAT),
+    *_fields("parameter_jacobian_norm test_parameter_jacobian_norm fisher_trace path_norm spectral_norm", _FLOAT),
+    *_fields("margin margin_quantile test_margin_quantile margin_normalised", _FLOAT),
+    *_fields("param_norm init_distance kink_distance", _FLOAT),
     *_fields("fingerprint", _FLOATS),
     *_fields("known_class", _STRING),
     *_fields("parameters_row", _INT),
@@ -73,10 +76,19 @@ _TRIALS = [
     *_fields("numerics_version", _INT),
     *_fields("torch_version code_version error", _STRING),
 ]
+_TRAJECTORY_DETAILS = [
+    *_fields("eig_max eig_min", _FLOAT),
+    *_fields("index", _INT),
+    *_fields("aligned_stable aligned_unstable aligned_centre", _FLOAT),
+    *_fields("predicted_change actual_change saddle_distance", _FLOAT),
+]
+#: columns of trajectories that are null unless ``measure.trajectory`` asks for them
+TRAJECTORY_DETAILS = tuple(field.name for field in _TRAJECTORY_DETAILS)
 _TRAJECTORIES = [
     *_fields("trial config", _STRING),
     *_fields("seed step", _INT),
     *_fields("objective train_loss test_loss grad_norm distance", _FLOAT),
+    *_TRAJECTORY_DETAILS,
 ]
 _CONNECTIONS = [
     *_fields("saddle config", _STRING),

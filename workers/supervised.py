@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from landsweep.workers.errors import LandscapeError
-from landsweep.workers.landscape import Landscape
+from landsweep.workers.landscape import Landscape, Supervision
 
 Model = Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, d)) → outputs (N, c)
 LOSSES = ("cross_entropy", "mse")
@@ -21,18 +21,18 @@ class _Split:
 
     def __init__(self, inputs: Tensor, targets: Tensor, loss: str) -> None:
         self.labels = targets if not targets.is_floating_point() else None
-        self._inputs = inputs.to(torch.float64)
-        self._targets = targets if targets.is_floating_point() else targets.to(torch.int64)
+        self.inputs = inputs.to(torch.float64)
+        self.targets = targets if targets.is_floating_point() else targets.to(torch.int64)
         self._loss = loss
         self._cache: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
 
     def get(self, dtype: torch.dtype, classes: int) -> tuple[Tensor, Tensor]:
         if dtype not in self._cache:
-            targets = self._targets
+            targets = self.targets
             if self._loss == "mse" and not targets.is_floating_point():
                 targets = functional.one_hot(targets, classes)
             targets = targets if self._loss == "cross_entropy" else targets.to(dtype)
-            self._cache[dtype] = (self._inputs.to(dtype), targets)
+            self._cache[dtype] = (self.inputs.to(dtype), targets)
         return self._cache[dtype]
 
 
@@ -135,6 +135,7 @@ def supervised_landscape(
     def separated(theta: Tensor) -> Tensor:
         return torch.eq(train_error(theta), 0) if train_error else theta.new_zeros((), dtype=torch.bool)
 
+    train_split, test_split = ((split.inputs, split.targets) for split in splits.values())
     return Landscape(
         name=name,
         dim=dim,
@@ -148,5 +149,6 @@ def supervised_landscape(
         test_error=error_on("test"),
         outputs=outputs,
         separable=separated if loss == "cross_entropy" and weight_decay == 0 else None,
+        supervision=Supervision(model, train_split, test_split, loss),
         **known,
     )
