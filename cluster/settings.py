@@ -16,6 +16,7 @@ from landsweep.cluster.mistakes import custom_error, found, has_password, neares
 from landsweep.cluster.model_settings import MODELS
 from landsweep.cluster.reference_settings import REFERENCES
 from landsweep.cluster.sections import AsTuple, NonNegative, Positive, Section
+from landsweep.cluster.training_settings import OPTIMIZERS, Training
 
 # landscape ------------------------------------------------------------------------------------------------------------
 
@@ -63,68 +64,10 @@ def _landscape_tag(value: Any) -> str:
 # training -------------------------------------------------------------------------------------------------------------
 
 
-class _Training(Section):
-    batch_size: Annotated[int, Field(ge=1)] | Literal["full"] = Field(
-        default="full", description='examples a step, at most the training set, or "full"'
-    )
-    steps: int = Field(default=1000, ge=0, le=2**31, description="optimiser steps")
-    dtype: Literal["float32", "float64"] = Field(default="float32", description="of training; the search is float64")
-
-
-class Sgd(_Training):
-    """Stochastic gradient descent: v ← momentum·v + g, θ ← θ − lr·v."""
-
-    optimizer: Literal["sgd"] = Field(default="sgd", description="stochastic gradient descent")
-    lr: Positive = Field(default=0.1, description="learning rate, finite and > 0")
-    momentum: float = Field(default=0.0, ge=0, lt=1, description="heavy-ball coefficient in [0, 1)")
-    nesterov: bool = Field(default=False, description="Nesterov's momentum; needs momentum > 0")
-
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Self:
-        if self.nesterov and self.momentum == 0:
-            raise custom_error("nesterov", "found true with momentum 0; allowed: false, or set training.momentum > 0")
-        return self
-
-
-class GradientDescent(_Training):
-    """Full-batch gradient descent: θ ← θ − lr·g."""
-
-    optimizer: Literal["gd"] = Field(default="gd", description="full-batch gradient descent")
-    lr: Positive = Field(default=0.1, description="learning rate, finite and > 0")
-    batch_size: Literal["full"] = Field(default="full", description="gd has no mini-batches; sgd has")
-
-
-class Adam(_Training):
-    """Adam (Kingma & Ba 2015, algorithm 1)."""
-
-    optimizer: Literal["adam"] = Field(default="adam", description="Adam")
-    lr: Positive = Field(default=1e-3, description="learning rate, finite and > 0")
-    betas: Annotated[
-        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
-        AsTuple,
-    ] = Field(default=(0.9, 0.999), description="decay of the two moments, a list of two numbers in [0, 1)")
-    epsilon: Positive = Field(default=1e-8, description="added to the denominator, > 0")
-
-
-class Rmsprop(_Training):
-    """RMSprop: s ← alpha·s + (1 − alpha)·g², θ ← θ − lr·g/(√s + epsilon)."""
-
-    optimizer: Literal["rmsprop"] = Field(default="rmsprop", description="RMSprop")
-    lr: Positive = Field(default=1e-3, description="learning rate, finite and > 0")
-    alpha: float = Field(default=0.99, ge=0, lt=1, description="smoothing of the squared gradient in [0, 1)")
-    epsilon: Positive = Field(default=1e-8, description="added to the denominator, > 0")
-
-
-OPTIMIZERS: dict[str, type[_Training]] = {"sgd": Sgd, "gd": GradientDescent, "adam": Adam, "rmsprop": Rmsprop}
-PLANNED_OPTIMIZERS = ("perturbed_gd", "langevin", "annealing", "lbfgs", "saddle_free_newton")
-
-
 def _check_training(value: Any) -> Any:
     _need_mapping(value)
     name = _get(value, "optimizer", "sgd")
     available = f"available: {', '.join(OPTIMIZERS)}"
-    if isinstance(name, str) and name in PLANNED_OPTIMIZERS:
-        raise custom_error("optimizer", f"found {found(name)}, which is not available yet; {available}")
     if not isinstance(name, str) or name not in OPTIMIZERS:
         hint = nearest(name, OPTIMIZERS) if isinstance(name, str) else ""
         raise custom_error("optimizer", f"found {found(name)}; {available}{hint}")
@@ -145,7 +88,7 @@ def _union(models: Mapping[str, type[Section]], tag: Callable[[Any], str], check
 
 if TYPE_CHECKING:
     AnyLandscape = Supervised | OwnLandscape
-    AnyTraining = Sgd | GradientDescent | Adam | Rmsprop
+    AnyTraining = Training
 else:
     AnyLandscape = _union({**LANDSCAPES, OWN: OwnLandscape}, _landscape_tag, _check_landscape)
     AnyTraining = _union(OPTIMIZERS, _training_tag, _check_training)

@@ -20,6 +20,8 @@ from landsweep.cluster.changes import FREE, difference
 from landsweep.cluster.data_settings import Supervised
 from landsweep.cluster.mistakes import Mistake, custom_error, custom_errors, found, has_password, mistakes_of, refusal
 from landsweep.cluster.sections import AsTuple, Section
+from landsweep.cluster.start_settings import misfit
+from landsweep.cluster.training_settings import Sgd
 from landsweep.workers.record import canonical_json
 
 __all__ = [
@@ -77,7 +79,7 @@ class Settings(Section):
     """What makes a configuration."""
 
     landscape: settings.AnyLandscape = Field(description="the loss: a built-in, or package.module:function")
-    training: settings.AnyTraining = Field(default=settings.Sgd(), description="how a trial descends")
+    training: settings.AnyTraining = Field(default=Sgd(), description="how a trial descends")
     search: settings.Search = Field(default=settings.Search(), description="how candidates become stationary points")
     measure: settings.Measure = Field(default=settings.Measure(), description="what is measured at each point")
 
@@ -101,6 +103,13 @@ class _Configuration(Settings):
         if isinstance(batch, int) and most is not None and batch > most:
             text = f'found {batch}; allowed: at most landscape.train_size ({most}), or "full"'
             raise custom_error("training.batch_size", text)
+        return self
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> Self:
+        text = misfit(self.training.start, self.landscape)
+        if text:
+            raise custom_error("training.start.kind", text)
         return self
 
 
