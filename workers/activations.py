@@ -70,8 +70,14 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": (_silu, _silu_derivatives),
     "gelu": (_gelu, _gelu_derivatives),
 }
+
+
+def _relu_derivatives(a: Tensor) -> tuple[Tensor, Tensor]:
+    return (a > 0).to(a.dtype), torch.zeros_like(a)
+
+
 #: φ(a) with a kink at 0, where L has no Hessian; torch takes φ′(0) = 0
-KINKED: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu}
+KINKED: dict[str, Activation] = {"relu": (torch.relu, _relu_derivatives)}
 LINEAR = "linear"  # φ(a) = a
 
 
@@ -79,4 +85,4 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     """φ by its name: smooth, kinked or linear."""
     if name == LINEAR:
         return lambda a: a
-    return KINKED[name] if name in KINKED else ACTIVATIONS[name][0]
+    return {**ACTIVATIONS, **KINKED}[name][0]

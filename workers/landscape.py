@@ -66,6 +66,7 @@ class Landscape:
     outputs: Callable[[Tensor], Tensor] | None = None  # training outputs (m,), invariant under the symmetries
     closed_hessian: Callable[[Tensor], Tensor] | None = None  # (B, n) → (B, n, n), where a formula is known
     hessian_bytes: int = 0  # temporaries of one Hessian; 0 = estimated
+    sample_bytes: int = 8 * 256  # what one row's gradient holds of one training sample
     symmetries: tuple[Field, ...] = ()  # tangent fields v(θ) along which L does not change
     hessian_lipschitz: Lipschitz | None = None  # exact K with ‖H(a)−H(b)‖₂ ≤ K‖a−b‖
     global_minimum: float | None = None
@@ -81,17 +82,23 @@ class Landscape:
     # --- many θ at once -------------------------------------------------------------------------------------
     def objective(self, thetas: Tensor) -> Tensor:
         """L at each row. (B, n) → (B,)."""
-        return self.map(self.loss, thetas)
+        total = torch.zeros_like(thetas[:, 0])
+        for weight, part in self._parts():
+            total = total + weight * self.map(part, thetas)
+        return total
 
     def gradient(self, thetas: Tensor) -> Tensor:
         """∇L at each row. (B, n) → (B, n)."""
-        return self.map(grad(self.loss), thetas)
+        return self.value_and_gradient(thetas)[1]
 
     def value_and_gradient(self, thetas: Tensor) -> tuple[Tensor, Tensor]:
         """(L, ∇L) at each row."""
-        parts = [vmap(grad_and_value(self.loss))(pad_rows(chunk)) for chunk in torch.split(thetas, self._rows)]
-        rows = thetas.shape[0]
-        return torch.cat([value for _, value in parts])[:rows], torch.cat([gradient for gradient, _ in parts])[:rows]
+        values, gradients = torch.zeros_like(thetas[:, 0]), torch.zeros_like(thetas)
+        for weight, part in self._parts():
+            chunks = [vmap(grad_and_value(part))(pad_rows(chunk)) for chunk in torch.split(thetas, self._rows)]
+            gradients = gradients + weight * torch.cat([gradient for gradient, _ in chunks])[: len(thetas)]
+            values = values + weight * torch.cat([value for _, value in chunks])[: len(thetas)]
+        return values, gradients
 
     def hessian(self, thetas: Tensor) -> Tensor:
         """∇²L at each row, as computed (not symmetrised). (B, n) → (B, n, n), in chunks that fit memory."""
@@ -125,7 +132,7 @@ class Landscape:
 
     def _parts(self) -> list[tuple[float, Scalar]]:
         """L as a weighted sum of functions that fit memory: itself, or means over chunks of the training samples."""
-        size = max(1, CHUNK_BYTES // (8 * 256 * MINIMUM_ROWS))
+        size = max(1, CHUNK_BYTES // (self.sample_bytes * MINIMUM_ROWS))
         if self.minibatch_loss is None or self.samples <= size:
             return [(1.0, self.loss)]
         partial = self.minibatch_loss
@@ -147,7 +154,7 @@ class Landscape:
     @property
     def _rows(self) -> int:
         """How many rows one chunk of evaluations takes."""
-        return max(MINIMUM_ROWS, CHUNK_BYTES // (8 * (8 * self.dim + 256 * max(1, self.samples))))
+        return max(MINIMUM_ROWS, CHUNK_BYTES // (64 * self.dim + self.sample_bytes * max(1, self.samples)))
 
     # --- landscapes of the user's own ------------------------------------------------------------------------
     @staticmethod

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from landsweep.workers.activations import ACTIVATIONS
+from landsweep.workers.activations import ACTIVATIONS, KINKED
 from landsweep.workers.architecture import Architecture
 
 Layers = list[tuple[Tensor, Tensor]]  # (W (B, out, in), b (B, out)) of each
@@ -64,7 +64,7 @@ class MlpHessian:
         return full
 
     def _pass(self, thetas: Tensor) -> _Pass:
-        function, derivatives = ACTIVATIONS[self.network.activation]
+        function, derivatives = {**ACTIVATIONS, **KINKED}[self.network.activation]
         layers = self.network.layers(thetas)
         inputs = [self.inputs.unsqueeze(0).expand(thetas.shape[0], -1, -1)]
         slopes = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -88,7 +88,7 @@ def check(case: Case, starts: int) -> Row:
     landscape = case.build()
     landscape = dataclasses.replace(landscape, symmetries=symmetry.checked(landscape))
     theta, scale = spread(landscape, starts)
-    ends = [_any_index(landscape, theta, scale), _minima(landscape, theta, scale)]
+    ends = [any_index(landscape, theta, scale), minima(landscape, theta, scale)]
     row = Row(case.label, landscape.dim)
     met: set[str] = set()
     for where, points in ends:
@@ -111,26 +111,34 @@ def spread(landscape: Landscape, starts: int, seed: int = 0) -> tuple[Tensor, Te
     return theta, scale
 
 
-def _any_index(landscape: Landscape, theta: Tensor, scale: Tensor) -> tuple[Tensor, Classified]:
+Maker = Callable[[Tensor], search.Search]  # the rows that are left → the search for them
+
+
+def _levenberg_marquardt(rows: Tensor) -> search.Search:
+    return LevenbergMarquardt(TOLERANCE)
+
+
+def _descent(rows: Tensor) -> search.Search:
+    return TrustRegionNewton(TOLERANCE)
+
+
+def any_index(landscape: Landscape, theta: Tensor, scale: Tensor) -> tuple[Tensor, Classified]:
     """Levenberg–Marquardt; from the starts where it ends at no critical point, eigenvector following of the start's
     own index, then descent."""
     negatives = Dense().negatives(landscape, theta, scale)
 
-    def relay() -> Iterator[Callable[[Tensor], search.Search]]:
-        yield lambda rows: LevenbergMarquardt(TOLERANCE)
-        yield lambda rows: EigenvectorFollowing(TOLERANCE, negatives[rows])
-        yield lambda rows: TrustRegionNewton(TOLERANCE)
+    def following(rows: Tensor) -> search.Search:
+        return EigenvectorFollowing(TOLERANCE, negatives[rows])
 
-    return _relayed(landscape, theta, scale, list(relay()))
+    return _relayed(landscape, theta, scale, [_levenberg_marquardt, following, _descent])
 
 
-def _minima(landscape: Landscape, theta: Tensor, scale: Tensor) -> tuple[Tensor, Classified]:
-    return _relayed(landscape, theta, scale, [lambda rows: TrustRegionNewton(TOLERANCE)])
+def minima(landscape: Landscape, theta: Tensor, scale: Tensor) -> tuple[Tensor, Classified]:
+    """Descent."""
+    return _relayed(landscape, theta, scale, [_descent])
 
 
-def _relayed(
-    landscape: Landscape, theta: Tensor, scale: Tensor, makers: Sequence[Callable[[Tensor], search.Search]]
-) -> tuple[Tensor, Classified]:
+def _relayed(landscape: Landscape, theta: Tensor, scale: Tensor, makers: Sequence[Maker]) -> tuple[Tensor, Classified]:
     """Each search from the starts from which those before it reached no critical point."""
     algebra, keys = Dense(), torch.arange(len(theta))
     end = theta.clone()

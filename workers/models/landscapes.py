@@ -53,6 +53,7 @@ def model_landscape(
         **known,
     )
     _convert_data(landscape, train[0].device)
+    landscape = dataclasses.replace(landscape, sample_bytes=2 * kept_bytes(network, train, loss))
     return landscape if landscape.closed_hessian else _with_columns(landscape, network, train, loss)
 
 
@@ -75,6 +76,11 @@ def _with_columns(landscape: Landscape, network: Network, train: Split, loss: st
 
 def product_bytes(network: Network, train: Split, loss: str) -> int:
     """A bound of what one Hessian-vector product holds, from what the gradient keeps for a further sample."""
+    return PRODUCT_FACTOR * (kept_bytes(network, train, loss) * len(train[0]) + 8 * network.dim)
+
+
+def kept_bytes(network: Network, train: Split, loss: str) -> int:
+    """What the gradient of one network keeps of each sample for its way back."""
     theta = network.initialise(torch.Generator().manual_seed(0), "scaled", 0.1).requires_grad_()
     inputs = train[0][:1].to(dtype=torch.float64, device="cpu")
     targets = train[1][:1].cpu()
@@ -85,7 +91,7 @@ def product_bytes(network: Network, train: Split, loss: str) -> int:
         repeated = [torch.cat([tensor] * samples) for tensor in (inputs, targets)]
         return saved_bytes(lambda: data_loss(network(theta, repeated[0]), repeated[1], loss))
 
-    return PRODUCT_FACTOR * ((kept(2) - kept(1)) * len(train[0]) + 8 * network.dim)
+    return kept(2) - kept(1)
 
 
 def saved_bytes(evaluate: Callable[[], Tensor]) -> int:
