@@ -111,7 +111,8 @@ def _curvature(landscape: Landscape, theta: Tensor, step: Tensor, scale: Tensor)
     columns = {"eig_min": values[:, 0], "eig_max": values[:, -1], "index": unstable.sum(1).to(values)}
     spaces = {"stable": stable, "unstable": unstable, "centre": ~(stable | unstable)}
     columns |= {f"aligned_{name}": (square * space).sum(1) / square.sum(1) for name, space in spaces.items()}
-    return {name: torch.where(finite, column, torch.nan) for name, column in columns.items()}
+    known = finite & torch.isfinite(theta).all(1)  # a constant Hessian is finite everywhere
+    return {name: torch.where(known, column, torch.nan) for name, column in columns.items()}
 
 
 def ends(landscape: Landscape, trained: Trained, steps: int) -> Measured:
@@ -122,7 +123,7 @@ def ends(landscape: Landscape, trained: Trained, steps: int) -> Measured:
     def found(theta: Tensor) -> Tensor:
         keys = key.expand(len(theta)).contiguous()
         ritz = lanczos(lambda v: landscape.hvp(theta, v), dim, keys, steps, tolerance=TOLERANCE)
-        return torch.stack([ritz.lowest, ritz.highest])
+        return torch.where(torch.isfinite(theta).all(1), torch.stack([ritz.lowest, ritz.highest]), torch.nan)
 
     size = max(1, CHUNK_BYTES // memory_bytes(1, dim, min(steps, dim)))
     parts = [found(theta) for theta in torch.split(trained.snapshots.flatten(0, 1), size)]
