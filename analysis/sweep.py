@@ -111,7 +111,7 @@ class Sweep:
         row = rows.to_pylist()[0]
         if row["parameters_row"] is None:
             raise QueryError(f"point {point!r} has no parameters: its training diverged")
-        tensors = load(self._store.files.read(self._parameter_file(row["batch"])))
+        tensors = load(self._store.files.read(self._store.parameter_file(row["batch"])))
         done = (pa.compute.field("batch") == row["batch"]) & (pa.compute.field("status") == "done")
         batch = self._store.table("trials", ["seed"], done)
         place = sorted(batch["seed"].to_pylist()).index(row["seed"])
@@ -250,16 +250,6 @@ class Sweep:
         codes, names = class_codes(prints, landscape_keys(frame, None))
         rows = pd.Index(frame["point"].astype(object)).get_indexer(pd.Index(asked.astype(object)))
         return pd.Series(np.array([*names, None], dtype=object)[codes[rows]], index=asked.index, dtype="str")
-
-    def _parameter_file(self, batch: str) -> str:
-        snapshot = self._store.snapshot()
-        name = f"parameters/{batch}.safetensors"
-        if any(claim.files and name in claim.files for claim in snapshot.claims):
-            return name
-        for staged in snapshot.staged:
-            if staged.batch == batch:
-                return f"staged/{staged.name}/parameters.safetensors"
-        raise StoreError(f"{self.uri}: the parameters of batch {batch} are missing; run the sweep again")
 
     def _filter(self, where: str | None, kind: str | Sequence[str] | None, schema: pa.Schema) -> Any:
         expression = query.parse_where(where, schema) if where else None

@@ -7,11 +7,21 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from landsweep.cluster.checkpoints import BatchFiles
 from landsweep.cluster.plan import landscape_key
 from landsweep.cluster.policy import Work
+from landsweep.cluster.store import SweepStore
+from landsweep.workers import record
 from landsweep.workers.samples import Samples
+
+if TYPE_CHECKING:
+    import torch
+
+    from landsweep.workers.training_starts import Start
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,8 @@ class Job:
     gpu: bool = False
     timeout: float | None = None  # seconds of wall time
     samples: Samples | None = None  # what the landscape's data set is made of
+    checkpoint: float | None = None  # seconds between checkpoints; None: none are kept
+    theta: np.ndarray | None = None  # (B, n) where training begins, if in another sweep
 
 
 @dataclass(frozen=True)
@@ -58,9 +70,10 @@ def execute(job: Job) -> Summary:
 
 def _execute(job: Job) -> Summary:
     from landsweep.cluster.commit import stage
-    from landsweep.cluster.store import SweepStore
     from landsweep.workers import batch as batches
     from landsweep.workers import builtin, execution
+    from landsweep.workers.checkpoint import Checkpoint
+    from landsweep.workers.training_starts import Checkpoints
 
     device = execution.prepare(job.threads, job.gpu)
     for folder in job.code:
@@ -75,9 +88,12 @@ def _execute(job: Job) -> Summary:
     task = batches.BatchTask(
         job.sweep, batch.id, batch.config.id, settings, batch.config.grid, batch.seeds, job.work.attempt
     )
-    result = batches.run_batch(task, _landscapes[key], device)
+    store = SweepStore(job.store)
+    files = _checkpoints(job, store, execution.describe(device, settings["training"]["dtype"]))
+    kept = Checkpoints(Checkpoint(files.keeper("pretraining")), Checkpoint(files.keeper("training")))
+    result = batches.run_batch(task, _landscapes[key], device, start=_start(job, device), checkpoints=kept)
     name = stage(
-        SweepStore(job.store),
+        store,
         sweep=job.sweep,
         config=batch.config.id,
         batch=batch.id,
@@ -86,6 +102,29 @@ def _execute(job: Job) -> Summary:
         grid=job.grid,
         parameters=result.parameters,
     )
+    files.delete()
     points = result.tables["points"]
     seconds = sum(s for s in result.tables["trials"]["seconds"])
     return Summary(name, len(points["kind"]), seconds, dict(Counter(points["kind"])))
+
+
+def _checkpoints(job: Job, store: SweepStore, mode: str) -> BatchFiles:
+    """The files of the batch's checkpoints. A training goes on in the ``mode`` and versions that it began in only."""
+    import torch
+
+    versions = f"{mode} torch {torch.__version__} landsweep {record.VERSION}.{record.NUMERICS_VERSION}"
+    return BatchFiles(store.files, job.work.batch.id, versions, job.checkpoint)
+
+
+def _start(job: Job, device: torch.device) -> Start:
+    """Where the batch's trainings begin."""
+    from landsweep.workers import builtin
+    from landsweep.workers.training_starts import Start
+
+    settings = job.work.batch.config.settings
+    start = settings["training"]["start"]
+    if start["kind"] != "random_labels":
+        return Start(theta=job.theta)
+    relabelled = {"random_labels": True, "label_seed": start["label_seed"], "weight_decay": start["weight_decay"]}
+    landscape = {**settings["landscape"], **relabelled}
+    return Start(pretraining=builtin.build(landscape, device, job.samples))

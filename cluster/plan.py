@@ -25,6 +25,7 @@ class Configuration:
     grid: dict[str, Any]  # dotted key → this cell's value, as validated
     code: str | None = None  # sha256 of the module that the landscape names
     data: str | None = None  # sha256 of the data set's content
+    origin: tuple[str, ...] | None = None  # what of other sweeps its trainings begin at
 
 
 @dataclass(frozen=True)
@@ -40,23 +41,27 @@ def expand(
     sweep: Sweep,
     code_hash: str | None = None,
     data_checksum: Callable[[Mapping[str, Any]], str | None] = lambda landscape: None,
+    origin: Callable[[Mapping[str, Any]], tuple[str, ...] | None] = lambda training: None,
 ) -> tuple[Configuration, ...]:
     """The configurations of ``sweep`` in the order of its grid, the last axis fastest.
 
     A configuration's id is that of its settings, the numerics version, ``code_hash`` and what ``data_checksum`` gives
-    for its landscape, however it came about.
+    for its landscape and ``origin`` for its training, however it came about.
     """
-    found = ((*cell, data_checksum(cell[0]["landscape"])) for cell in sweep.configurations())
+    cells = sweep.configurations()
+    found = ((*cell, data_checksum(cell[0]["landscape"]), origin(cell[0]["training"])) for cell in cells)
     return tuple(
-        Configuration(configuration_id(settings, code_hash, data), settings, cell, code_hash, data)
-        for settings, cell, data in found
+        Configuration(configuration_id(settings, code_hash, data, start), settings, cell, code_hash, data, start)
+        for settings, cell, data, start in found
     )
 
 
-def configuration_id(settings: Mapping[str, Any], code_hash: str | None, data: str | None) -> str:
-    """The content hash of ``settings``, code and data under this numerics version."""
+def configuration_id(
+    settings: Mapping[str, Any], code_hash: str | None, data: str | None, origin: tuple[str, ...] | None = None
+) -> str:
+    """The content hash of ``settings``, code, data and origin under this numerics version."""
     content = {"settings": settings, "numerics": record.NUMERICS_VERSION, "code": code_hash, "data": data}
-    return record.content_hash(content)
+    return record.content_hash(content | ({"origin": origin} if origin else {}))
 
 
 def landscape_key(configuration: Configuration) -> str:

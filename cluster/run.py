@@ -15,11 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from landsweep.cluster import commit, plan, policy, spec, yaml_reader
+from landsweep.cluster import checkpoints, commit, plan, policy, spec, yaml_reader
 from landsweep.cluster.data.library import Library
 from landsweep.cluster.execute import Job, Summary
 from landsweep.cluster.executors import Executor
 from landsweep.cluster.files import LocalFiles
+from landsweep.cluster.origins import Origins
 from landsweep.cluster.store import DATA_FILE, QUESTION_FILE, SWEEP_FILE, SweepStore
 from landsweep.workers import record
 from landsweep.workers.errors import ConflictError, ExecutionError, LandscapeError, RequestError
@@ -36,6 +37,7 @@ class Plan:
     store: SweepStore
     configurations: tuple[plan.Configuration, ...]
     data: Library
+    origins: Origins
     batches: tuple[plan.Batch, ...]  # left to run
     size: int  # trials a batch
     done: int  # trials
@@ -109,9 +111,9 @@ def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
 
     Raises ConflictError where the name is taken, LandscapeError for data that cannot be used.
     """
-    store, data = SweepStore(location(sweep)), Library()
+    store, data, origins = SweepStore(location(sweep)), Library(), Origins()
     _check_name(sweep, store)
-    configurations = plan.expand(sweep, code_hash(sweep), data.checksum)
+    configurations = plan.expand(sweep, code_hash(sweep), data.checksum, origins.identity)
     _check_data(store, data)
     snapshot = store.snapshot()
     done = snapshot.trials()
@@ -123,11 +125,11 @@ def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
     size = _size(sweep, configurations, data) if left else plan.MAX_BATCH
     notes = _notes(configurations, data) if left else ()
     batches = tuple(plan.plan_batches(sweep.seeds, configurations, done, size))
+    _check_starts(batches, data, origins)
     total = len(configurations) * len(sweep.seeds)
     finished = total - sum(len(batch.seeds) for batch in batches)
-    return Plan(
-        sweep, store, configurations, data, batches, size, finished, _tried(store) if retry_failed else {}, notes
-    )
+    tried = _tried(store) if retry_failed else {}
+    return Plan(sweep, store, configurations, data, origins, batches, size, finished, tried, notes)
 
 
 def _tried(store: SweepStore) -> dict[str, int]:
@@ -167,6 +169,14 @@ def shapes(configurations: tuple[plan.Configuration, ...], data: Library) -> lis
             raise LandscapeError(message)
         found.append((n, samples))
     return found
+
+
+def _check_starts(batches: tuple[plan.Batch, ...], data: Library, origins: Origins) -> None:
+    """Refuse starts in other sweeps that are not there or do not fit."""
+    for batch in batches:
+        if batch.config.origin:
+            ((n, _),) = shapes((batch.config,), data)
+            origins.check(batch.config.settings["training"], batch.seeds, n)
 
 
 def _check_data(store: SweepStore, data: Library) -> None:
@@ -214,6 +224,8 @@ def run(planned: Plan, executor: Callable[[], Executor], report: Callback) -> Pr
             _drive(planned, executor, progress, report)
     finally:
         commit.gather(store)
+    if progress.done == progress.total:
+        store.files.delete(checkpoints.FOLDER)
     return progress
 
 
@@ -263,6 +275,8 @@ def _job(planned: Plan, work: policy.Work) -> Job:
         gpu=resources.num_gpus > 0,
         timeout=resources.timeout,
         samples=planned.data.samples(work.batch.config.settings["landscape"]),
+        checkpoint=resources.checkpoint,
+        theta=planned.origins.theta(work.batch.config.settings["training"], work.batch.seeds),
     )
 
 

@@ -209,6 +209,9 @@ class Resources(Section):
     num_gpus: NonNegative = Field(default=0.0, description="GPUs a batch, ≥ 0; may be a fraction")
     batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", description='trials, or "auto"')
     timeout: Positive | None = Field(default=None, description="seconds a batch may take; null: no bound")
+    checkpoint: Positive | None = Field(
+        default=60.0, description="seconds between checkpoints of a batch's training; null: none are kept"
+    )
     retries: int = Field(default=3, ge=0, description="how often a batch whose process died is tried again")
     price_per_hour: NonNegative | None = Field(default=None, description="of one batch's resources, for estimates")
 

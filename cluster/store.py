@@ -169,6 +169,16 @@ class SweepStore:
         """Names of the done segments' files of a table."""
         return list(self._done_files(name, snapshot))
 
+    def parameter_file(self, batch: str) -> str:
+        """The name of the file of a batch's parameters. Raises StoreError where there is none."""
+        snapshot, name = self.snapshot(), f"parameters/{batch}.safetensors"
+        if any(claim.files and name in claim.files for claim in snapshot.claims):
+            return name
+        for staged in snapshot.staged:
+            if staged.batch == batch:
+                return f"staged/{staged.name}/parameters.safetensors"
+        raise StoreError(f"{self.uri}: the parameters of batch {batch} are missing; run the sweep again")
+
     def _done_files(self, name: str, snapshot: Snapshot) -> dict[str, Mapping[str, Any]]:
         files = (item for claim in snapshot.claims if claim.files for item in claim.files.items())
         return {file: entry for file, entry in files if file.startswith(f"{name}/")}
