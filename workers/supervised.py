@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from landsweep.workers.errors import LandscapeError
-from landsweep.workers.landscape import Landscape, Supervision
+from landsweep.workers.execution import MINIMUM_ROWS
+from landsweep.workers.landscape import CHUNK_BYTES, Landscape, Supervision
 
 Model = Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, d)) → outputs (N, c)
 LOSSES = ("cross_entropy", "mse")
@@ -34,6 +35,46 @@ class _Split:
             targets = targets if self._loss == "cross_entropy" else targets.to(dtype)
             self._cache[dtype] = (self.inputs.to(dtype), targets)
         return self._cache[dtype]
+
+
+def in_parts(model: Model, samples: int) -> Model:
+    """``model`` evaluated on at most so many ``samples`` at once: what it holds between its layers does not grow with
+    the data. Where it is differentiated, the sums are taken in parts (``Landscape.gradient``)."""
+
+    def evaluate(theta: Tensor, inputs: Tensor) -> Tensor:
+        if len(inputs) <= samples:
+            return model(theta, inputs)
+        return torch.cat([model(theta, part) for part in torch.split(inputs, samples)])
+
+    return evaluate
+
+
+def kept_bytes(model: Model, theta: Tensor, data: tuple[Tensor, Tensor], loss: str) -> int:
+    """What the gradient at ``theta`` (n,) keeps of each sample for its way back."""
+    inputs, targets = data[0][:1].to(torch.float64), data[1][:1]
+    if loss == "mse" and not targets.is_floating_point():
+        targets = torch.zeros_like(model(theta, inputs))
+    theta = theta.detach().requires_grad_()
+
+    def kept(samples: int) -> int:
+        repeated = [torch.cat([tensor] * samples) for tensor in (inputs, targets)]
+        return saved_bytes(lambda: data_loss(model(theta, repeated[0]), repeated[1], loss))
+
+    return kept(2) - kept(1)
+
+
+def saved_bytes(evaluate: Callable[[], Tensor]) -> int:
+    """What autograd keeps of an evaluation for the way back, each piece of memory counted once."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = evaluate()
+    del result  # the graph held every piece until here, so no address was given out twice
+    return sum(kept.values())
 
 
 def data_loss(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
@@ -91,12 +132,15 @@ def supervised_landscape(
     for split, data in given.items():
         _check_inputs(split, data)
     splits = {"train": _Split(*train, loss), "test": _Split(*test, loss)}
+    theta = init(torch.Generator().manual_seed(0)).to(train[0].device)
     with torch.no_grad():
-        theta = init(torch.Generator().manual_seed(0)).to(train[0].device)
         probe = model(theta, train[0][:1].to(torch.float64))
     classes = probe.shape[-1]
     for split, (_, targets) in given.items():
         _check_targets(split, targets, loss, tuple(probe.shape[1:]))
+        splits[split].get(torch.float64, classes)  # made inside transforms of torch.func it would stay bound to them
+    sample_bytes = 2 * max(1, kept_bytes(model, theta, train, loss))
+    model = in_parts(model, max(1, CHUNK_BYTES // (sample_bytes * MINIMUM_ROWS)))
 
     def regulariser(theta: Tensor) -> Tensor:
         return 0.5 * weight_decay * (theta * theta).sum()
@@ -142,6 +186,7 @@ def supervised_landscape(
         loss=lambda theta: train_loss(theta) + regulariser(theta),
         init=init,
         samples=len(train[0]),
+        sample_bytes=sample_bytes,
         minibatch_loss=minibatch_loss,
         train_loss=train_loss,
         test_loss=loss_on("test"),
