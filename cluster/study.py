@@ -38,7 +38,7 @@ def failures(rows: list[dict[str, Any]]) -> list[str]:
         if row["wrong"] or row["false_minima"]:
             found.append(f"{row['landscape']}: {row['wrong']} of a wrong kind, index or objective")
         if row["critical"] < 0.95 * row["searches"]:
-            found.append(f"{row['landscape']}: {row['critical']} of {row['starts']} searches end at a critical point")
+            found.append(f"{row['landscape']}: {row['critical']} of {row['searches']} searches end at a critical point")
         if row["undetermined"] > 0.01 * row["searches"]:
-            found.append(f"{row['landscape']}: {row['undetermined']} of {row['starts']} are undetermined")
+            found.append(f"{row['landscape']}: {row['undetermined']} of {row['searches']} are undetermined")
     return found

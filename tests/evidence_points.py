@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,7 +133,7 @@ def plane(starts: int = 300) -> Measured:
     morse = counted == {"minimum": 4, "saddle": 4, "maximum": 1} and signed == 1
     texts, holds = [f"Himmelblau: {dict(counted)}, Σ(−1)^index = {signed}"], morse
     for name, kind in (("monkey_saddle", "degenerate_saddle"), ("quartic_bowl", "degenerate_minimum")):
-        met = Counter(kind for kind, _, _ in _ends(REFERENCES[name](), 30))
+        met = Counter(kind for kind, _, _ in _ends(REFERENCES[name](), starts // 10))
         texts.append(f"{name}: {dict(met)}")
         holds = holds and set(met) == {kind}
     trapped = Counter(kind for kind, _, _ in _ends(REFERENCES["gradient_flat_trap"](), starts))
@@ -150,22 +151,24 @@ def _ends(landscape: Landscape, starts: int) -> list[tuple[str, str | None, int]
 
 
 # --- networks ----------------------------------------------------------------------------------------------------
-def _points(seeds: int, steps: int, **options: object) -> dict[str, list[object]]:
-    """The points that training reaches on 60 digits at 4×4 pixels."""
+def trained(
+    seeds: int, steps: int, spectrum: str = "dense", lanczos_steps: int = 75, **options: object
+) -> dict[str, list[Any]]:
+    """The points that training a perceptron with six hidden units reaches on 60 digits at 4×4 pixels."""
     mlp = {"name": "mlp", "data": "digits", "hidden": [6], "resize": 4, "train_size": 60, **options}
     training = {"optimizer": "adam", "lr": 0.02, "betas": (0.9, 0.999), "epsilon": 1e-8, "batch_size": "full"}
     settings = {
         "landscape": mlp,
         "training": {**training, "steps": steps, "dtype": "float32"},
         "search": {"tolerance": 1e-8, "minima": True, "minima_iterations": 100, "saddles": None},
-        "measure": {"spectrum": "dense", "lanczos_steps": 75},
+        "measure": {"spectrum": spectrum, "lanczos_steps": lanczos_steps},
     }
     task = BatchTask("evidence", "batch", "config", settings, {}, tuple(range(seeds)))
     return run_batch(task, built(mlp), CPU).tables["points"]
 
 
 def separable(seeds: int = 16) -> Measured:
-    points = _points(seeds, 1500, weight_decay=0.0)
+    points = trained(seeds, 1500, weight_decay=0.0)
     said = [kind == "not_converged" and "no finite minimum" in str(reason)
             for kind, reason in zip(points["kind"], points["reason"], strict=True)]  # fmt: skip
     return f"{sum(said)} of {seeds} not_converged for having no finite minimum; {Counter(points['kind'])}", all(said)
@@ -173,7 +176,7 @@ def separable(seeds: int = 16) -> Measured:
 
 def kinks(seeds: int = 16) -> Measured:
     """A ReLU network on digits, and one landscape whose exact K would certify it if the kink were not minded."""
-    points = _points(seeds, 600, activation="relu", weight_decay=1e-2)
+    points = trained(seeds, 600, activation="relu", weight_decay=1e-2)
     near = [float(str(value)) for value in points["kink_distance"] if value is not None]
     certified = sum(bool(value) for value in points["certified"])
     smooth = Landscape.from_function(
@@ -192,7 +195,7 @@ def kinks(seeds: int = 16) -> Measured:
     return text, certified == 0 and len(near) == seeds and told
 
 
-CLAIMS: dict[str, tuple[str, Callable[[], Measured]]] = {
+CLAIMS: dict[str, tuple[str, Callable[..., Measured]]] = {
     "autoencoder": (
         "linear autoencoder 16-4-16, 1,000 starts over a descent: ≥ 99 % critical, all as the closed form says",
         autoencoder,
