@@ -13,14 +13,15 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from tests import disturbed, evidence_analysis
+from landsweep.workers.record import CRITICAL_KINDS
+from tests import disturbed, evidence_analysis, evidence_classes, evidence_points, evidence_spectra
 from tests.browser import faults
 from tests.comparison import doubled, largest_difference, points_of
 from tests.malformed import MALFORMED, content
@@ -220,7 +221,8 @@ def module(name: str, *arguments: str) -> Callable[[Bench], tuple[str, bool]]:
         ended = watched([str(bench.clone / ".venv/bin/python"), "-m", name, *arguments], bench.clone)
         print(ended.output, flush=True)
         lines = ended.output.strip().splitlines()
-        said = next((line for line in lines if "hold" in line.lower() and line.startswith("  ")), lines[0])
+        said = next((line for line in lines if line.startswith(("holds: ", "FAILS: "))), None)
+        said = said or next((line for line in lines if "hold" in line.lower() and line.startswith("  ")), lines[0])
         return said.strip().removeprefix("holds: "), ended.code == 0
 
     return measure
@@ -241,9 +243,41 @@ def notebook(bench: Bench) -> tuple[str, bool]:
     return ended.output.strip().splitlines()[-1], ended.code == 0
 
 
+def claims_of(name: str, claims: Mapping[str, tuple[str, object]]) -> dict[str, Claim]:
+    """The claims that a module of the tests measures, each by its name."""
+    return {claim: Claim(text, module(name, claim)) for claim, (text, _) in claims.items()}
+
+
 def tests_of(*arguments: str) -> Callable[[Bench], tuple[str, bool]]:
     """A claim that tests measure in full."""
     return lambda bench: bench.pytest(*arguments)
+
+
+def trained_points(bench: Bench) -> tuple[str, bool]:
+    """Where the digits sweep's training, polished, ends: tanh, weight decay."""
+    points = points_of(bench.sweep)
+    trained = points[points["source"] == "training"]
+    critical = trained["kind"].isin(CRITICAL_KINDS)
+    unsaid = int(trained.loc[~critical, "reason"].isna().sum())
+    text = f"{int(critical.sum())} of {len(trained)} at critical points ({dict(trained['kind'].value_counts())})"
+    return f"{text}; {unsaid} of the others without a reason", critical.mean() >= 0.95 and unsaid == 0
+
+
+def too_large(bench: Bench) -> tuple[str, bool]:
+    """n = 20,035: dense spectra refused, auto routed to Lanczos, each with a message."""
+    folder = bench.folder / "too_large"
+    folder.mkdir()
+    text = "name: big\nseeds: 2\nlandscape: {name: mlp, hidden: [267], train_size: 300}\n"
+    text += "training: {optimizer: adam, lr: 0.01, steps: 30, batch_size: 64}\nsearch: {minima_iterations: 3}\n"
+    (folder / "big.yaml").write_text(text + "measure: {lanczos_steps: 5}\nstore: runs\n")
+    refused = watched([bench.landsweep, "run", "big.yaml", "--set", "measure.spectrum=dense"], folder)
+    said = "whole Hessians of n = 20,035 parameters take 38.5 GB" in refused.output
+    routed = watched([bench.landsweep, "run", "big.yaml"], folder)
+    told = "spectra by Lanczos" in routed.output
+    measured = f"dense: exit {refused.code} after {refused.seconds:.0f} s, peak {refused.peak_bytes / GIB:.2f} GiB; "
+    measured += f"auto: exit {routed.code}, peak {routed.peak_bytes / GIB:.2f} GiB, said so: {said and told}"
+    holds = refused.code == 2 and routed.code == 0 and said and told
+    return measured, holds and max(refused.peak_bytes, routed.peak_bytes) < 4 * GIB
 
 
 CLAIMS = {
@@ -281,6 +315,25 @@ CLAIMS = {
         name: Claim(text, module("tests.evidence_analysis", name))
         for name, (text, _) in evidence_analysis.CLAIMS.items()
     },
+    "trained": Claim(
+        "digits, tanh, weight decay: ≥ 95 % of the trained points are critical, the rest say why", trained_points
+    ),
+    "too_large": Claim("dense spectra at n = 20,000 refused or routed to Lanczos, before allocation", too_large),
+    "random": Claim(
+        "random fields and cubic spins: enumerated, every point confirmed at 50 digits",
+        tests_of("tests/test_reference_random.py"),
+    ),
+    "clauses": Claim(
+        "each clause of the classification, and what certifies, has tests that fail without it",
+        tests_of("tests/test_classify.py", "tests/test_reference_linear.py", "tests/test_reference_plane.py"),
+    ),
+    "connections": Claim(
+        "saddles join the minima that an independent integrator finds; escape times follow ln(1/δ)/|λ|",
+        tests_of("tests/test_connections.py", "tests/test_escape.py"),
+    ),
+    **claims_of("tests.evidence_points", evidence_points.CLAIMS),
+    **claims_of("tests.evidence_spectra", evidence_spectra.CLAIMS),
+    **claims_of("tests.evidence_classes", evidence_classes.CLAIMS),
 }
 
 
