@@ -165,6 +165,7 @@ MeasureName = Literal[
     "path_norm",
     "spectral_norm",
     "margin",
+    "escape_time",
 ]
 TrajectoryQuantity = Literal["curvature", "alignment", "prediction", "approach"]
 
@@ -181,7 +182,7 @@ class Measure(Section):
     include: Annotated[tuple[MeasureName, ...], AsTuple] = Field(
         default=("sharpness", "sharpness_filter", "path_norm", "spectral_norm", "margin"),
         description="what else is measured at each point, a list: the default, which costs little, jacobian_norm, "
-        "parameter_jacobian_norm, fisher_trace (docs/measures.md)",
+        "parameter_jacobian_norm, fisher_trace, escape_time (docs/measures.md)",
     )
     trajectory: Annotated[tuple[TrajectoryQuantity, ...], AsTuple] = Field(
         default=(),

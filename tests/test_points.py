@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -222,3 +223,16 @@ def test_fingerprints_tell_distinct_minima_of_equal_value_apart() -> None:
     for a in range(3):
         for b in range(a):
             assert float((ours[a] - ours[b]).abs().max()) > 1e-2
+
+
+def test_saddles_are_left_when_their_curvature_says() -> None:
+    chosen = task(per_trial=6)
+    chosen.settings["measure"] |= {"include": ["escape_time"]}
+    found_rows = rows(run_batch(chosen, built(LANDSCAPE), CPU))
+    saddles = [row for row in found_rows if row["kind"] == "saddle"]
+    assert saddles
+    for row in found_rows:
+        assert (row["escape_time"] is not None) == (row["kind"] == "saddle")
+    for row in saddles:
+        assert row["escape_time_predicted"] == pytest.approx(math.log(1e3) / -row["eig_min"])
+        assert row["escape_time"] == pytest.approx(row["escape_time_predicted"], rel=0.1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from landsweep.workers import measure, record, streams
 from landsweep.workers.classify import Classified
+from landsweep.workers.escape import escape_times
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.measures.included import measured
 from landsweep.workers.search import Outcome
@@ -20,6 +21,8 @@ from landsweep.workers.training import Trained
 if TYPE_CHECKING:
     from landsweep.workers.batch import BatchTask, Columns
 
+ESCAPE = "escape_time"  # the measure that needs a saddle's lowest mode
+ESCAPED = 1e-2, (1e-5,)  # radius that counts as away, distance of the start, in units of θ
 EXTREMES = 32  # eigenvalues kept in the column ``spectrum``
 
 
@@ -93,7 +96,10 @@ def _rows(
     """One dictionary a candidate, in the candidates' order."""
     settings = task.settings["measure"]
     draws = [streams.keys(key, [task.seeds[t]], f"measure-{s}-{k}", found.theta.device) for t, s, k in places(found)]
-    columns = measured(landscape, found.theta, torch.cat(draws), settings.get("include", ()))
+    include = list(settings.get("include", ()))
+    columns = measured(landscape, found.theta, torch.cat(draws), [name for name in include if name != ESCAPE])
+    if ESCAPE in include:
+        columns |= _escape_times(landscape, found.theta, points)
     columns |= _losses(landscape, found.theta)
     columns |= _training_columns(landscape, found, trained)
     columns |= _curvature(points, settings)
@@ -125,6 +131,20 @@ def _rows(
             row |= {"eigenvalues": values if curvature.whole else None, "spectrum": extremes(values)}
         rows.append(row)
     return rows
+
+
+def _escape_times(landscape: Landscape, theta: Tensor, points: Classified) -> dict[str, Tensor]:
+    """The gradient flow's time from 1e-5 along a saddle's lowest mode to 1e-2 away, and ln(1000)/|λ_min|."""
+    names = "escape_time", "escape_time_predicted"
+    columns = {name: torch.full_like(theta[:, 0], torch.nan) for name in names}
+    saddles = [row for row, kind in enumerate(points.kind) if kind == "saddle"]
+    if not saddles or not points.curvature.whole:
+        return columns
+    rows = torch.tensor(saddles, dtype=torch.int64, device=theta.device)
+    lowest = points.curvature.eigenvalues[rows, 0]
+    times = escape_times(landscape, theta[rows], points.curvature.lowest[rows], lowest, *ESCAPED)
+    columns["escape_time"][rows], columns["escape_time_predicted"][rows] = times.measured[:, 0], times.predicted[:, 0]
+    return columns
 
 
 def extremes(values: list[float]) -> list[float]:

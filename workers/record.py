@@ -62,6 +62,7 @@ _POINTS = [
     *_fields("parameter_jacobian_norm test_parameter_jacobian_norm fisher_trace path_norm spectral_norm", _FLOAT),
     *_fields("margin margin_quantile test_margin_quantile margin_normalised", _FLOAT),
     *_fields("param_norm init_distance kink_distance", _FLOAT),
+    *_fields("escape_time escape_time_predicted", _FLOAT),
     *_fields("fingerprint", _FLOATS),
     *_fields("known_class", _STRING),
     *_fields("parameters_row", _INT),
