@@ -177,8 +177,8 @@ FULL = {"gd": "gd has no mini-batches", "perturbed_gd": "does not vanish at a sa
 LABELS = "does not use labels"
 KRYLOV = {"measure": {"spectrum": "lanczos"}}
 
-#: (sections of a sweep file, the key that is refused, the reason): what the documents of models, data and points and the
-#: descriptions of the schema say cannot work.
+#: (sections of a sweep file, the key that is refused, the reason): what the documents of models, data and points and
+#: the descriptions of the schema say cannot work.
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     *[({"training": {"optimizer": name, "batch_size": 8}}, "training.batch_size", why) for name, why in FULL.items()],
     ({"training": {"nesterov": True}}, "training.nesterov", "momentum 0"),
