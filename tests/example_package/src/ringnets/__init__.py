@@ -1,0 +1,1 @@
+"""Gated nets that tell two rings of points apart."""
