@@ -55,8 +55,9 @@ def model_landscape(
 
 def _with_columns(landscape: Landscape, samples: int) -> Landscape:
     """With a dense Hessian of as many columns at once as fit a chunk of memory, for as few rows as there may be."""
-    product = PRODUCT_FACTOR * (landscape.sample_bytes // 2 * samples + 8 * landscape.dim)
+    kept = min(landscape.sample_bytes // 2 * samples, CHUNK_BYTES // (2 * MINIMUM_ROWS))  # of the samples taken at once
+    product = PRODUCT_FACTOR * (kept + 8 * landscape.dim)
     columns = min(landscape.dim, max(1, CHUNK_BYTES // (MINIMUM_ROWS * product)))
     cost = columns * product + 8 * 3 * landscape.dim**2
-    hessian = ColumnHessian(landscape.loss, columns)
+    hessian = ColumnHessian(landscape.hvp, columns)
     return dataclasses.replace(landscape, closed_hessian=hessian, hessian_bytes=cost)
