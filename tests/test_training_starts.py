@@ -20,6 +20,7 @@ from landsweep.workers.checkpoint import Arrays, Checkpoint
 from landsweep.workers.errors import LandscapeError
 from landsweep.workers.training_starts import Checkpoints, Start, plain, trained
 from tests.digits import built
+from tests.evidence_training import ends as ends_of
 from tests.toy import small_sweep
 from tests.trained import CPU, section
 
@@ -83,6 +84,12 @@ def test_pretraining_is_a_training_of_the_same_kind_with_streams_of_its_own() ->
     assert not torch.equal(plainly.final, found.initial)  # another data order
     relabelled = built(RELABELLED)
     assert bool((relabelled.objective(found.initial) < 0.3 * relabelled.objective(plainly.initial)).all())
+
+
+def test_from_random_labels_training_ends_at_minima_that_generalise_worse() -> None:
+    found = ends_of(seeds=3, pretraining=500)
+    assert all(float(train_error.max()) == 0 for train_error, _ in found.values())
+    assert float(found["random labels"][1].min()) > float(found["usual"][1].max())
 
 
 class Kept:
