@@ -62,8 +62,8 @@ def run_batch(
 ) -> BatchResult:
     """Train, search, classify and measure all seeds of ``task`` at once.
 
-    ``hyperparameters`` (name → (B,)) replace the configuration's, one value a trial. Training begins at ``start`` and goes
-    on from ``checkpoints``.
+    ``hyperparameters`` (name → (B,)) replace the configuration's, one value a trial. Training begins at ``start`` and
+    goes on from ``checkpoints``.
     """
     begun = time.monotonic()
     fields = symmetry.checked(landscape, device=device)
