@@ -122,7 +122,7 @@ def peers() -> tuple[str, bool]:
 @dataclass(frozen=True)
 class Jin:
     """The constants of algorithm 2 (PGD) for a gradient that is ``smooth``-Lipschitz and a Hessian that is
-    ``rho``-Lipschitz, with c = 1."""
+    ``rho``-Lipschitz, with c = 1: the paper's constant may be smaller, and then allows more steps."""
 
     smooth: float  # ℓ
     rho: float  # ρ
@@ -137,7 +137,8 @@ class Jin:
 
     @property
     def steps(self) -> int:
-        """t_thres = χ ℓ/√(ρε): so many steps after a perturbation at a saddle L has fallen by f_thres (lemma 14)."""
+        """t_thres = χ ℓ/√(ρε): so many steps after a perturbation at a saddle L has fallen by f_thres, with high
+        probability (the paper's lemma on saddles)."""
         return math.ceil(self.chi * self.smooth / math.sqrt(self.rho * self.epsilon))
 
     @property

@@ -13,9 +13,10 @@ from landsweep.cluster.training_settings import OPTIMIZERS
 from landsweep.workers.errors import SweepFileError
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.optimizers import build
+from landsweep.workers.reference.spin_glass import spherical_spin
 from landsweep.workers.training import DTYPES, Streams, hyperparameters, initial_parameters, train
 from tests import models
-from tests.trained import CPU, section
+from tests.trained import CPU, path, section
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SEEDS = [3, 5, 8]
@@ -74,6 +75,15 @@ def test_the_batched_gradient_is_that_of_each_seed(model: str, dtype: str) -> No
             batched = start[row] - moved.final[row]
             scale = 1 + float(start.abs().max()) + float(alone.abs().max())
             assert float((batched - alone).abs().max()) <= tolerance * scale, (loss, row)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_on_a_sphere_every_step_ends_on_it(optimizer: str) -> None:
+    landscape, settings = spherical_spin(p=2, n=6), chosen(optimizer, "float64", batch_size="full", steps=40)
+    start = initial_parameters(landscape, "key", SEEDS, CPU)
+    along = path(landscape, settings, start)
+    torch.testing.assert_close(along.norm(dim=2), torch.ones(41, 3, dtype=torch.float64), rtol=1e-12, atol=0)
+    assert bool((landscape.objective(along[-1]) < landscape.objective(start)).all())
 
 
 def swept(**training: Any) -> dict[str, Any]:

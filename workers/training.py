@@ -96,8 +96,8 @@ def train(
 ) -> Trained:
     """Run ``settings["steps"]`` steps for every trial at once, from the ``checkpoint`` where it holds one.
 
-    ``initial`` (B, n); ``hyperparameters`` name → (B,). A trial that becomes non-finite stays so and never touches the
-    others: no operation mixes rows.
+    ``initial`` (B, n); ``hyperparameters`` name → (B,). Where the landscape lies on a manifold, θ goes back to it after
+    every step. A trial that becomes non-finite stays so and never touches the others: no operation mixes rows.
     """
     rows, steps = len(initial), settings["steps"]
     optimizer, wanted = build.optimizer(settings), snapshot_steps(steps)
@@ -125,6 +125,7 @@ def _positions(
     for step, gradient in enumerate(_gradients(landscape, settings, pad_rows(keys.order), at.step), start=at.step):
         here = Step(step, scheduled(h, schedule, step, steps), noise, gradient, landscape)
         theta, state = optimizer.step(theta, state, here)
+        theta = landscape.retracted(theta)
         if step in wanted:
             following = (*following, theta.to(torch.float64))
         if step + 1 in wanted:

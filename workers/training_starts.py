@@ -71,7 +71,7 @@ def trained(
 
 
 def _initial(landscape: Landscape, key: str, seeds: list[int], device: torch.device, start: Start) -> Tensor:
-    """θ₀ before any training. (B, n) float64."""
+    """θ₀ before any training; what lies between two points of a manifold is put back on it. (B, n) float64."""
     if start.theta is None:
         return training.initial_parameters(landscape, key, seeds, device)
-    return torch.from_numpy(np.array(start.theta, dtype=np.float64)).to(device)
+    return landscape.retracted(torch.from_numpy(np.array(start.theta, dtype=np.float64)).to(device))

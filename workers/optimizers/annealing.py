@@ -20,7 +20,8 @@ class Annealing:
     1996): θ' = θ − η g + √(2ηT) ξ takes the place of θ with probability
     min(1, exp(−(L(θ') − L(θ))/T) q(θ|θ')/q(θ'|θ)), −log q(b|a) = ‖b − a + η g(a)‖²/(4ηT).
 
-    At a constant T the stationary density is ∝ exp(−L/T) exactly, for any η. T falls geometrically over the ``steps``,
+    At a constant T the stationary density is ∝ exp(−L/T) exactly, for any η (on a manifold up to the retraction of the
+    accepted steps). T falls geometrically over the ``steps``,
     T(t) = T₀ (T₁/T₀)^{t/(steps−1)}, from ``temperature`` T₀ to ``final_temperature`` T₁.
     """
 
@@ -34,7 +35,7 @@ class Annealing:
     def step(self, theta: Tensor, state: State, at: Step) -> tuple[Tensor, State]:
         evaluate = vmap(grad_and_value(at.landscape.loss))
         value, gradient = state["value"], state["gradient"]
-        if at.number == 0:
+        if at.number == 0 or at.landscape.retraction is not None:
             gradient, value = evaluate(theta)
         lr, temperature = at.of("lr"), self.temperature(at).unsqueeze(1)
         proposal = theta - lr * gradient + (2 * lr * temperature).sqrt() * at.normal(theta)
