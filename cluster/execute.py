@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landsweep.cluster.checkpoints import BatchFiles
+from landsweep.cluster.memory import exhausted
 from landsweep.cluster.plan import landscape_key
 from landsweep.cluster.policy import Work
 from landsweep.cluster.store import SweepStore
@@ -50,6 +51,7 @@ class Summary:
     seconds: float = 0.0
     kinds: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None  # a traceback
+    exhausted: bool = False  # the error is that memory ran out
     invalid: str | None = None  # a request that no retry mends
 
 
@@ -64,8 +66,8 @@ def execute(job: Job) -> Summary:
         return _execute(job)
     except RequestError as exc:
         return Summary(None, invalid=str(exc), error=traceback.format_exc(limit=20))
-    except Exception:
-        return Summary(None, error=traceback.format_exc(limit=20))
+    except Exception as exc:
+        return Summary(None, error=traceback.format_exc(limit=20), exhausted=exhausted(exc))
 
 
 def _execute(job: Job) -> Summary:

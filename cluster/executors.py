@@ -7,15 +7,25 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from landsweep.cluster.execute import Job, Summary, execute
+from landsweep.cluster.policy import FailureKind
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A job that ended: with a summary, or lost with its process (``lost`` says how)."""
+    """A job that ended: with a summary, or lost with its process (``lost`` says how, ``exhausted`` that it was for
+    want of memory)."""
 
     job: Job
     summary: Summary | None
     lost: str | None = None
+    exhausted: bool = False
+
+    @property
+    def failure(self) -> FailureKind:
+        """How a job without staged results failed."""
+        if self.exhausted or (self.summary is not None and self.summary.exhausted):
+            return "memory"
+        return "lost" if self.lost else "error"
 
 
 class Executor(Protocol):

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from landsweep.cluster.grid import is_numeric
 from landsweep.cluster.spec import Seeds, Sweep
 from landsweep.workers import record
 
 MAX_BATCH = 64
-#: n×n matrices that a trial holds at its peak: the Hessian, its symmetric part, eigenvectors and LAPACK's workspace.
-_MATRICES = 6
 
 
 @dataclass(frozen=True)
@@ -95,27 +93,6 @@ def plan_batches(
 def batch_id(config: str, seeds: Iterable[int]) -> str:
     """The content hash of a configuration's id and seeds."""
     return record.content_hash({"config": config, "seeds": list(seeds)})
-
-
-def trial_bytes(parameters: int, samples: int) -> int:
-    """Memory of one trial at its peak, in bytes: 8·(6·n² + samples·n), the second term one derivative per sample.
-
-    >>> trial_bytes(100, 1200)
-    1440000
-    """
-    return 8 * (_MATRICES * parameters**2 + samples * parameters)
-
-
-def batch_size(parameters: int, samples: int, memory_bytes: int, requested: Literal["auto"] | int) -> int:
-    """The trials of one batch: ``requested``, or the largest power of two ≤ 64 that fits ``memory_bytes``, at least 1.
-
-    >>> batch_size(1000, 1200, 10**9, "auto")
-    16
-    """
-    if requested != "auto":
-        return requested
-    fitting = min(MAX_BATCH, max(1, memory_bytes // max(1, trial_bytes(parameters, samples))))
-    return 1 << (fitting.bit_length() - 1)
 
 
 def grid_columns(sweep: Sweep) -> dict[str, bool]:

@@ -10,7 +10,7 @@ from landsweep.cluster.plan import Batch, batch_id
 from landsweep.workers.record import trial_id
 
 SEGMENT_ROWS = 50_000
-FailureKind = Literal["error", "lost"]
+FailureKind = Literal["error", "lost", "memory"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ def after_failure(work: Work, kind: FailureKind, error: str, retries: int) -> li
     """What follows a failed batch.
 
     A lost process is tried again, ``retries`` times. An exception is deterministic: the batch is halved until the
-    culprit is alone, so that its mates get their results and it becomes a row.
+    culprit is alone, so that its mates get their results and it becomes a row. A batch that ran out of memory is too
+    large: it is halved at once, though it was its process that died.
     """
     if kind == "lost" and work.losses < retries:
         return [Work(work.batch, work.attempt + 1, work.losses + 1)]

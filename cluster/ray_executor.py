@@ -130,7 +130,8 @@ class RayExecutor:
             summary = self._ray.get(reference)
         except self._ray.exceptions.RayError as exc:
             self._idle.append(self._actor.remote())
-            return Completion(job, None, f"{type(exc).__name__}: {str(exc).strip().splitlines()[0]}")
+            said = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0]}"
+            return Completion(job, None, said, exhausted=killed_for_memory(exc))
         self._idle.append(actor)
         return Completion(job, summary)
 
@@ -156,6 +157,12 @@ class RayExecutor:
             **quiet,
         )
         protect_token()
+
+
+def killed_for_memory(error: Exception) -> bool:
+    """Whether Ray's memory monitor ended the process. (Its texts on other deaths name the OOM killer as one possible
+    cause of many.)"""
+    return type(error).__name__ == "OutOfMemoryError" or "running low on memory" in str(error)
 
 
 def _reach(address: str) -> None:

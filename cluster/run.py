@@ -15,17 +15,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from landsweep.cluster import checkpoints, commit, plan, policy, spec, yaml_reader
+from landsweep.cluster import checkpoints, commit, memory, plan, policy, spec, yaml_reader
 from landsweep.cluster.data.library import Library
-from landsweep.cluster.execute import Job, Summary
-from landsweep.cluster.executors import Executor
+from landsweep.cluster.execute import Job
+from landsweep.cluster.executors import Completion, Executor
 from landsweep.cluster.files import LocalFiles
 from landsweep.cluster.origins import Origins
 from landsweep.cluster.store import DATA_FILE, QUESTION_FILE, SWEEP_FILE, SweepStore
 from landsweep.workers import record
 from landsweep.workers.errors import ConflictError, ExecutionError, LandscapeError, RequestError
 
-BATCH_MEMORY = 2 * 2**30  # bytes that one batch may take, where resources.batch is auto
 _VERSION_LINE = "# landsweep "
 
 
@@ -43,6 +42,7 @@ class Plan:
     done: int  # trials
     tried: Mapping[str, int]  # trial → its attempts so far, of those whose failure is tried again
     notes: tuple[str, ...] = ()  # what to know before it runs
+    batch_bytes: int | None = None  # of the largest batch, predicted; None: nothing is left
 
     @property
     def total(self) -> int:
@@ -122,14 +122,16 @@ def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
             done[config] = done[config] - seeds
     left = plan.plan_batches(sweep.seeds, configurations, done, plan.MAX_BATCH)
     # a finished sweep need not build its landscapes
-    size = _size(sweep, configurations, data) if left else plan.MAX_BATCH
-    notes = _notes(configurations, data) if left else ()
-    batches = tuple(plan.plan_batches(sweep.seeds, configurations, done, size))
+    allotted = _allotted(sweep, configurations, data) if left else memory.Allotment(plan.MAX_BATCH)
+    notes = (*_notes(configurations, data), *allotted.notes) if left else ()
+    batches = tuple(plan.plan_batches(sweep.seeds, configurations, done, allotted.size))
     _check_starts(batches, data, origins)
     total = len(configurations) * len(sweep.seeds)
     finished = total - sum(len(batch.seeds) for batch in batches)
     tried = _tried(store) if retry_failed else {}
-    return Plan(sweep, store, configurations, data, origins, batches, size, finished, tried, notes)
+    return Plan(
+        sweep, store, configurations, data, origins, batches, allotted.size, finished, tried, notes, allotted.peak
+    )
 
 
 def _tried(store: SweepStore) -> dict[str, int]:
@@ -138,12 +140,16 @@ def _tried(store: SweepStore) -> dict[str, int]:
     return {row["trial"]: row["attempt"] for row in sorted(rows, key=lambda row: int(row["attempt"]))}
 
 
-def _size(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...], data: Library) -> int:
+def _allotted(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...], data: Library) -> memory.Allotment:
     """Trials a batch. Builds every landscape: its options may not fit its data, or its size the search."""
-    found = shapes(configurations, data)
-    if sweep.resources.batch != "auto":
-        return int(sweep.resources.batch)
-    return min(plan.batch_size(n, samples, BATCH_MEMORY, "auto") for n, samples in found)
+    shapes(configurations, data)
+
+    def predicted(settings: dict[str, Any]) -> Callable[[int], int]:
+        known = memory.footprint(settings["landscape"], data.samples(settings["landscape"]))
+        return lambda trials: memory.batch_bytes(settings, known, trials)
+
+    resources, predictions = sweep.resources, [predicted(one.settings) for one in configurations]
+    return memory.allotted(predictions, resources.batch, resources.memory, len(sweep.seeds))
 
 
 def _notes(configurations: tuple[plan.Configuration, ...], data: Library) -> tuple[str, ...]:
@@ -252,7 +258,7 @@ def _drive(planned: Plan, make: Callable[[], Executor], progress: Progress, repo
             for completion in executor.wait(timeout=1.0):
                 out -= 1
                 oldest = time.monotonic() if rows == 0 else oldest
-                rows += _completed(planned, completion.job, completion.summary, completion.lost, waiting, progress)
+                rows += _completed(planned, completion, waiting, progress)
             report(progress)
             now = time.monotonic()
             if policy.should_gather(rows, now - oldest, now - progress.started, False):
@@ -280,18 +286,17 @@ def _job(planned: Plan, work: policy.Work) -> Job:
     )
 
 
-def _completed(
-    planned: Plan, job: Job, summary: Summary | None, lost: str | None, waiting: deque[policy.Work], progress: Progress
-) -> int:
+def _completed(planned: Plan, completion: Completion, waiting: deque[policy.Work], progress: Progress) -> int:
     """Book a completion; the rows it staged."""
+    job, summary = completion.job, completion.summary
     if summary is not None and summary.invalid is not None:
         raise RequestError(summary.invalid)
     if summary is not None and summary.staged is not None:
         progress.done += len(job.work.batch.seeds)
         progress.kinds.update(summary.kinds)
         return summary.rows
-    error = lost or (summary.error if summary else None) or "unknown"
-    follow = policy.after_failure(job.work, "lost" if lost else "error", error, planned.sweep.resources.retries)
+    error = completion.lost or (summary.error if summary else None) or "unknown"
+    follow = policy.after_failure(job.work, completion.failure, error, planned.sweep.resources.retries)
     if isinstance(follow, policy.FailedTrial):
         _stage_failed(planned, follow)
         progress.failed.append((record.trial_id(job.work.batch.config.id, job.work.batch.seeds[0]), error))

@@ -15,7 +15,7 @@ from landsweep.cluster.data_settings import Supervised
 from landsweep.cluster.mistakes import custom_error, found, has_password, nearest
 from landsweep.cluster.model_settings import MODELS
 from landsweep.cluster.reference_settings import REFERENCES
-from landsweep.cluster.sections import AsTuple, NonNegative, Positive, Section
+from landsweep.cluster.sections import AsTuple, Bytes, NonNegative, Positive, Section
 from landsweep.cluster.training_settings import OPTIMIZERS, Training
 
 # landscape ------------------------------------------------------------------------------------------------------------
@@ -208,7 +208,13 @@ class Resources(Section):
 
     num_cpus: NonNegative = Field(default=1.0, description="CPUs a batch, ≥ 0")
     num_gpus: NonNegative = Field(default=0.0, description="GPUs a batch, ≥ 0; may be a fraction")
-    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", description='trials, or "auto"')
+    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description='trials a batch, or "auto": as many as memory is predicted to hold, at most 64'
+    )
+    memory: Bytes = Field(
+        default=2 * 2**30,
+        description='memory of a batch beside an idle worker: bytes, or a text like "8GB" or "500MiB"; at least 1 MiB',
+    )
     timeout: Positive | None = Field(default=None, description="seconds a batch may take; null: no bound")
     checkpoint: Positive | None = Field(
         default=60.0, description="seconds between checkpoints of a batch's training; null: none are kept"

@@ -249,7 +249,6 @@ def _conclude(planned: Plan, anything_new: bool) -> None:
 def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json = False) -> None:
     """What a run would do: configurations, trials, batches done and left, parameters, memory."""
     from landsweep.analysis.verdict import VerdictOptions
-    from landsweep.cluster import plan as plans
     from landsweep.cluster import run as runs
     from landsweep.cluster import spec
 
@@ -260,7 +259,6 @@ def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json =
     for note in planned.notes:
         _complain(f"note: {note}")
     shapes = runs.shapes(planned.configurations, planned.data)
-    memory = max(plans.trial_bytes(n, samples) for n, samples in shapes) * planned.size
     facts = {
         "sweep": sweep.name,
         "location": planned.store.uri,
@@ -271,7 +269,7 @@ def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json =
         "batches_left": len(planned.batches),
         "trials_per_batch": planned.size,
         "parameters": sorted({n for n, _ in shapes}),
-        "batch_memory_bytes": memory,
+        "batch_memory_bytes": planned.batch_bytes,
         "seconds_left": planned.seconds_left(),
         "cost_left": planned.cost_left(),
         "margin": VerdictOptions(**sweep.verdict.model_dump(mode="json")).chosen_margin,
@@ -280,7 +278,9 @@ def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json =
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
-    facts["batch_memory_bytes"] = f"{memory / 2**20:.0f} MiB for Hessians and derivatives"
+    if planned.batch_bytes is not None:
+        allowed = f"predicted, {sweep.resources.memory / 2**20:,.0f} MiB allowed"
+        facts["batch_memory_bytes"] = f"{planned.batch_bytes / 2**20:,.0f} MiB {allowed}"
     facts["trials_for_margin"] = f"{facts['trials_for_margin']} ({_SUPPOSED})"
     facts = {key: value for key, value in facts.items() if value is not None}
     width = max(map(len, facts))

@@ -116,19 +116,6 @@ def test_a_batch_holds_a_trial() -> None:
         plan.plan_batches(Seeds(start=0, stop=4), [], {}, 0)
 
 
-@given(parameters=st.integers(1, 10**5), samples=st.integers(0, 10**6), memory=st.integers(0, 10**12))
-def test_automatic_batch_fits_memory(parameters: int, samples: int, memory: int) -> None:
-    size = plan.batch_size(parameters, samples, memory, "auto")
-    need = plan.trial_bytes(parameters, samples)
-    assert size in {1, 2, 4, 8, 16, 32, 64}
-    assert size == 1 or size * need <= memory
-    assert size == 64 or 2 * size * need > memory
-
-
-def test_requested_batch_is_taken() -> None:
-    assert plan.batch_size(10**6, 10**6, 1, 7) == 7
-
-
 def test_grid_columns_are_numbers_only_where_every_value_is_one() -> None:
     sweep = spec.validate(
         {

@@ -95,7 +95,7 @@ class Landscape:
         """(L, ∇L) at each row."""
         values, gradients = torch.zeros_like(thetas[:, 0]), torch.zeros_like(thetas)
         for weight, part in self._parts():
-            chunks = [vmap(grad_and_value(part))(pad_rows(chunk)) for chunk in torch.split(thetas, self._rows)]
+            chunks = [vmap(grad_and_value(part))(pad_rows(chunk)) for chunk in torch.split(thetas, self.chunk_rows)]
             gradients = gradients + weight * torch.cat([gradient for gradient, _ in chunks])[: len(thetas)]
             values = values + weight * torch.cat([value for _, value in chunks])[: len(thetas)]
         return values, gradients
@@ -103,9 +103,7 @@ class Landscape:
     def hessian(self, thetas: Tensor) -> Tensor:
         """∇²L at each row, as computed (not symmetrised). (B, n) → (B, n, n), in chunks that fit memory."""
         evaluate = self.closed_hessian or vmap(hessian(self.loss))
-        cost = self.hessian_bytes or 8 * (4 * self.dim**2 + 64 * self.dim * max(1, self.samples))
-        size = max(MINIMUM_ROWS, CHUNK_BYTES // cost)
-        return torch.cat([padded(evaluate, chunk) for chunk in torch.split(thetas, size)])
+        return torch.cat([padded(evaluate, chunk) for chunk in torch.split(thetas, self.hessian_rows)])
 
     def hvp(self, thetas: Tensor, vectors: Tensor) -> Tensor:
         """Hessian–vector products, forward over reverse (Pearlmutter 1994). (B, n), (B, n, m) → (B, n, m).
@@ -114,7 +112,7 @@ class Landscape:
         by its share.
         """
         columns = vectors.shape[2]
-        size = max(MINIMUM_ROWS, self._rows // max(1, columns))
+        size = max(MINIMUM_ROWS, self.chunk_rows // max(1, columns))
         chunks = zip(torch.split(thetas, size), torch.split(vectors, size), strict=True)
         return torch.cat([padded(self._products, theta, vector) for theta, vector in chunks])
 
@@ -132,15 +130,14 @@ class Landscape:
 
     def _parts(self) -> list[tuple[float, Scalar]]:
         """L as a weighted sum of functions that fit memory: itself, or means over chunks of the training samples."""
-        size = max(1, CHUNK_BYTES // (self.sample_bytes * MINIMUM_ROWS))
-        if self.minibatch_loss is None or self.samples <= size:
+        if self.minibatch_loss is None or self.samples <= self.chunk_samples:
             return [(1.0, self.loss)]
         partial = self.minibatch_loss
 
         def mean_over(index: Tensor) -> Scalar:
             return lambda theta: partial(theta, index.to(theta.device))
 
-        indices = torch.split(torch.arange(self.samples), size)
+        indices = torch.split(torch.arange(self.samples), self.chunk_samples)
         return [(len(index) / self.samples, mean_over(index)) for index in indices]
 
     def retracted(self, thetas: Tensor) -> Tensor:
@@ -149,10 +146,21 @@ class Landscape:
 
     def map(self, function: Callable[[Tensor], Tensor], thetas: Tensor) -> Tensor:
         """Any of the landscape's functions at each row, in chunks that fit memory."""
-        return torch.cat([padded(vmap(function), chunk) for chunk in torch.split(thetas, self._rows)])
+        return torch.cat([padded(vmap(function), chunk) for chunk in torch.split(thetas, self.chunk_rows)])
 
     @property
-    def _rows(self) -> int:
+    def hessian_rows(self) -> int:
+        """How many rows one chunk of Hessians takes."""
+        cost = self.hessian_bytes or 8 * (4 * self.dim**2 + 64 * self.dim * max(1, self.samples))
+        return max(MINIMUM_ROWS, CHUNK_BYTES // cost)
+
+    @property
+    def chunk_samples(self) -> int:
+        """How many training samples one evaluation takes at once."""
+        return max(1, CHUNK_BYTES // (self.sample_bytes * MINIMUM_ROWS))
+
+    @property
+    def chunk_rows(self) -> int:
         """How many rows one chunk of evaluations takes."""
         return max(MINIMUM_ROWS, CHUNK_BYTES // (64 * self.dim + self.sample_bytes * max(1, self.samples)))
 

@@ -32,10 +32,10 @@ def _closed(network: Architecture, inputs: Tensor, labels: Tensor, loss: str, we
     """The Hessian in closed form, where φ is smooth; without biases it is that part of the Hessian with biases 0."""
     if network.activation not in ACTIVATIONS:
         return {}
-    whole, widest = replace(network, bias=True), max(network.widths[1:])
-    cost = 2 * whole.dim**2 + 3 * len(inputs) * widest * widest * (max(network.widths[:-1]) + 1)
-    hessian: Callable[[Tensor], Tensor] = MlpHessian(whole, inputs, labels, loss, weight_decay)
-    return {"closed_hessian": hessian if network.bias else _of_weights(whole, hessian), "hessian_bytes": 8 * cost}
+    whole = replace(network, bias=True)
+    hessian = MlpHessian(whole, inputs, labels, loss, weight_decay)
+    closed = hessian if network.bias else _of_weights(whole, hessian)
+    return {"closed_hessian": closed, "hessian_bytes": hessian.temporaries}
 
 
 def _of_weights(whole: Architecture, hessian: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

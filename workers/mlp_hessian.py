@@ -63,6 +63,19 @@ class MlpHessian:
         full.diagonal(dim1=1, dim2=2).add_(self.weight_decay)
         return full
 
+    @property
+    def temporaries(self) -> int:
+        """Bytes of one Hessian at its peak: its blocks, and the largest one's tensor over samples (N, i, j+1, p), with
+        the term that is added to it off the diagonal, or two copies of the whole when blocks are joined."""
+        widths = self.network.widths
+        sizes = [
+            (1 + (row > column)) * widths[row + 1] * (widths[row] + 1) * widths[column + 1]
+            for row in range(len(widths) - 1)
+            for column in range(row + 1)
+        ]
+        sampled, square = len(self.inputs) * (max(sizes) + 2 * max(widths[1:]) ** 2), self.network.dim**2
+        return 8 * (square + max(sampled, 2 * square))
+
     def _pass(self, thetas: Tensor) -> _Pass:
         function, derivatives = {**ACTIVATIONS, **KINKED}[self.network.activation]
         layers = self.network.layers(thetas)

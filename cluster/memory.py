@@ -1,0 +1,165 @@
+"""How much memory a batch takes at its peak, and how many trials fit a limit: predicted before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from landsweep.cluster.plan import MAX_BATCH
+from landsweep.workers.errors import LandscapeError
+from landsweep.workers.record import canonical_json
+
+if TYPE_CHECKING:
+    from landsweep.workers.footprint import Footprint
+    from landsweep.workers.samples import Samples
+
+#: What a worker's first batch adds whatever it does: torch's transforms, compilers and BLAS buffers.
+OVERHEAD = 150 * 2**20
+SNAPSHOTS = 25
+#: n×n matrices a row at the peak of each phase, with small Hessians (measured: 3.3, 5.1, 4.4, 5.4), and those alive
+#: while the last chunk of Hessians is made.
+_AT_START, _MINIMA, _SADDLES, _POINTS = (3.3, 2.0), (5.1, 2.0), (4.4, 2.0), (5.4, 3.0)
+_LANCZOS_BLOCK = 4
+_JACOBIANS = {"jacobian_norm", "parameter_jacobian_norm", "fisher_trace"}
+_ROW = 64  # bytes of a number in the lists that tables are made of
+
+
+def footprint(settings: Mapping[str, Any], samples: Samples | None) -> Footprint:
+    """The footprint of a ``landscape`` section, which is built for it; each is measured once."""
+    import torch
+
+    from landsweep.workers import builtin
+    from landsweep.workers.footprint import measured
+
+    key = canonical_json(settings), samples.checksum if samples else ""
+    if key not in _footprints:
+        landscape = builtin.build(settings, torch.device("cpu"), samples)
+        try:
+            _footprints[key] = measured(landscape)
+        except (RuntimeError, ValueError, TypeError, IndexError) as exc:
+            message = f"landscape.name: the gradient of {settings['name']!r} cannot be evaluated ({exc})"
+            raise LandscapeError(
+                f"{message}; write its loss so that torch.func.vmap and grad can transform it"
+            ) from exc
+    return _footprints[key]
+
+
+_footprints: dict[tuple[str, str], Footprint] = {}
+
+
+def batch_bytes(settings: Mapping[str, Any], known: Footprint, trials: int) -> int:
+    """The peak of a batch of so many ``trials``, in bytes above an idle worker.
+
+    What is held throughout (data, snapshots) and the largest of what its phases add, one after the other: training,
+    the trajectories' gradients, the curvature at the start, the searches, the classification of what they found.
+    """
+    snapshots: int = 2 * min(SNAPSHOTS, settings["training"]["steps"] + 1)  # with the steps that follow them
+    held = OVERHEAD + _data(settings, known) + 8 * known.dim * trials * snapshots
+    phases = (_training, _trajectories, _curvature, _measures)
+    return round(held + max(phase(settings, known, trials) for phase in phases))
+
+
+def _data(settings: Mapping[str, Any], known: Footprint) -> float:
+    """Inputs and labels in float64, and once more in training's precision where that is another."""
+    return known.data * (1.5 if settings["training"]["dtype"] == "float32" else 1.0)
+
+
+def _training(settings: Mapping[str, Any], known: Footprint, trials: int) -> float:
+    """Every trial's gradient on a minibatch, or on all samples, at once."""
+    size = settings["training"]["batch_size"]
+    samples: int = max(1, known.samples) if size == "full" else min(size, known.samples)
+    width = 0.5 if settings["training"]["dtype"] == "float32" else 1.0
+    return width * trials * (samples * known.gradient + 8 * 8 * known.dim)
+
+
+def _trajectories(settings: Mapping[str, Any], known: Footprint, trials: int) -> float:
+    """Gradients at all snapshots, a chunk at a time."""
+    rows = trials * min(SNAPSHOTS, settings["training"]["steps"] + 1)
+    chunk = min(rows, known.chunk_rows) * known.chunk_samples * known.gradient
+    return float(chunk + 8 * 4 * known.dim * rows)
+
+
+def _curvature(settings: Mapping[str, Any], known: Footprint, trials: int) -> float:
+    """Start, searches and points, by whole Hessians or by products."""
+    from landsweep.workers.mode import is_dense
+
+    saddles, searched = settings["search"]["saddles"], 0
+    if saddles is not None:
+        limit = saddles["trials"]
+        searched = saddles["per_trial"] * (trials if limit == "all" else min(trials, int(limit)))
+    points: int = trials + searched
+    if not is_dense(settings, known.dim):
+        return max(_products(settings, known, rows) for rows in (trials, searched, points))
+    phases = ((trials, _AT_START), (trials, _MINIMA), (searched, _SADDLES), (points, _POINTS))
+    return max(_matrices(known, rows, *held) for rows, held in phases) + _ROW * known.dim * points
+
+
+def _measures(settings: Mapping[str, Any], known: Footprint, trials: int) -> float:
+    """Jacobians fill a chunk."""
+    from landsweep.workers.landscape import CHUNK_BYTES
+
+    return float(CHUNK_BYTES) if _JACOBIANS & set(settings["measure"]["include"]) else 0.0
+
+
+def _matrices(known: Footprint, rows: int, peak: float, held: float) -> float:
+    """n×n matrices of ``rows`` rows: so many at the ``peak``, or those ``held`` while a chunk of Hessians is made."""
+    matrices = 8 * known.dim**2 * rows
+    chunk = min(max(rows, 2), known.hessian_rows) * known.hessian if rows else 0.0
+    return max(peak * matrices, held * matrices + chunk)
+
+
+def _products(settings: Mapping[str, Any], known: Footprint, rows: int) -> float:
+    """A Lanczos basis of the rows that fit a chunk, twice (as it is made, as it is kept), and a block of products."""
+    from landsweep.workers.landscape import CHUNK_BYTES
+
+    vectors = _LANCZOS_BLOCK * min(settings["measure"]["lanczos_steps"], known.dim)
+    basis = 8 * known.dim * vectors
+    chunk = min(rows, max(1, CHUNK_BYTES // basis))
+    at_once = min(chunk, max(2, known.chunk_rows // _LANCZOS_BLOCK)) * _LANCZOS_BLOCK
+    products = at_once * known.chunk_samples * known.product
+    return float(2 * chunk * basis + products + 8 * 20 * known.dim * rows)
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """How trials are put into batches."""
+
+    size: int  # trials a batch
+    peak: int | None = None  # bytes of the largest batch of all configurations, predicted; None: not looked at
+    notes: tuple[str, ...] = ()  # what to know about it
+
+
+def allotted(
+    predictions: Sequence[Callable[[int], int]], requested: Literal["auto"] | int, limit: int, trials: int
+) -> Allotment:
+    """The trials of one batch: ``requested``, or the largest power of two ≤ 64 of which all ``predictions`` (trials to
+    bytes, one a configuration) are within ``limit``, at least 1; there are ``trials`` of a configuration.
+
+    >>> allotted([lambda trials: 100 * trials], "auto", 1000, 200)
+    Allotment(size=8, peak=800, notes=())
+    """
+    size = MAX_BATCH if requested == "auto" else requested
+    while requested == "auto" and size > 1 and any(predicted(size) > limit for predicted in predictions):
+        size //= 2
+    largest = min(size, trials)
+    peak = max(predicted(largest) for predicted in predictions)
+    return Allotment(size, peak, () if peak <= limit else (_too_large(largest, peak, limit),))
+
+
+def _too_large(trials: int, peak: int, limit: int) -> str:
+    found = f"a batch of {trials} is predicted to take {peak / 2**20:,.0f} MiB, and resources.memory is "
+    mend = "lower resources.batch, or set it to auto" if trials > 1 else "use fewer parameters or less data"
+    return f"{found}{limit / 2**20:,.0f} MiB: {mend}, or raise the limit; a batch that runs out is halved and run again"
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether ``error`` says that memory ran out: on the host, in torch's allocators, or by Ray's monitor.
+
+    >>> exhausted(MemoryError()), exhausted(RuntimeError("shapes do not match"))
+    (True, False)
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return any(sign in text for sign in ("allocate memory", "out of memory", "bad_alloc", "low on memory"))

@@ -1,0 +1,119 @@
+"""What evaluations of a landscape allocate, measured on few samples and rows: the ground of memory predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vmap
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from landsweep.workers.execution import MINIMUM_ROWS
+from landsweep.workers.landscape import Landscape, Scalar
+from landsweep.workers.models.columns import ColumnHessian
+
+SAMPLES = 256  # at most, on which evaluations are traced: fewer, and what is held of n would hide what is of samples
+PRODUCT = 4.0  # what a product with the Hessian holds at most of most models, in gradients
+
+
+class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes that tensors made inside the block hold: ``peak`` is the most at any moment.
+
+    Workspaces inside a kernel are not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._held: dict[int, tuple[Any, int]] = {}  # storages that are alive, with their bytes
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._held = {key: value for key, value in self._held.items() if not value[0].expired()}
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self._held.setdefault(reference.cdata, (reference, storage.nbytes()))
+        self.peak = max(self.peak, sum(size for _, size in self._held.values()))
+        return result
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes in float64."""
+
+    dim: int  # n
+    samples: int  # N
+    data: int  # the tensors of training and test set
+    gradient: float  # one row's value and gradient, a sample; of the whole objective where there are no samples
+    product: float  # one row's product of the Hessian with one vector, likewise
+    hessian: float  # one row's temporaries of a whole Hessian
+    hessian_rows: int  # rows that one chunk of Hessians takes
+    chunk_rows: int  # rows that one chunk of other evaluations takes
+    chunk_samples: int  # samples that it takes; 1 where there are none
+
+
+def measured(landscape: Landscape) -> Footprint:
+    """The footprint of ``landscape``, traced on at most 256 samples and two rows: quick however large the data are."""
+    gradient = _a_sample(landscape, grad)
+    try:
+        product = _a_sample(landscape, _product)
+    except (RuntimeError, NotImplementedError):  # no forward mode: a closed form has to do, its gradient a measure
+        product = PRODUCT * gradient
+    known = landscape.supervision
+    splits = (known.train, known.test) if known else ()
+    samples = max(1, min(landscape.samples, landscape.chunk_samples))
+    return Footprint(
+        dim=landscape.dim,
+        samples=landscape.samples,
+        data=sum(tensor.nbytes for split in splits for tensor in split),
+        gradient=gradient,
+        product=product,
+        hessian=_hessian(landscape, product * samples),
+        hessian_rows=landscape.hessian_rows,
+        chunk_rows=landscape.chunk_rows,
+        chunk_samples=samples,
+    )
+
+
+def _hessian(landscape: Landscape, product: float) -> float:
+    """Of one row: as many products as are held at once, or what the closed form states."""
+    columns = landscape.dim
+    if isinstance(landscape.closed_hessian, ColumnHessian):
+        columns = landscape.closed_hessian.columns
+    elif landscape.closed_hessian is not None:
+        return landscape.hessian_bytes
+    return columns * product + 8 * landscape.dim**2
+
+
+def _product(loss: Scalar) -> Scalar:
+    return lambda theta: jvp(grad(loss), (theta,), (torch.ones_like(theta),))[1]
+
+
+def _a_sample(landscape: Landscape, derivative: Callable[[Scalar], Scalar]) -> float:
+    """The bytes of one row and one more sample."""
+    partial, samples = landscape.minibatch_loss, min(SAMPLES, landscape.samples)
+    if partial is None or samples < 2:
+        return _peak(landscape, derivative(landscape.loss)) / MINIMUM_ROWS
+    device = landscape.init(torch.Generator().manual_seed(0)).device
+
+    def on(count: int) -> Scalar:
+        index = torch.arange(count, device=device)
+        return lambda theta: partial(theta, index)
+
+    few, many = (_peak(landscape, derivative(on(count))) for count in (samples // 2, samples))
+    return max(0.0, (many - few) / (samples - samples // 2) / MINIMUM_ROWS)
+
+
+def _peak(landscape: Landscape, function: Scalar) -> int:
+    theta = landscape.init(torch.Generator().manual_seed(0)).to(torch.float64).expand(MINIMUM_ROWS, -1).contiguous()
+    with Allocated() as allocated:
+        vmap(function)(theta)
+    peak: int = allocated.peak
+    return peak
