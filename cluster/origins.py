@@ -72,54 +72,75 @@ class _Source:
         self._store = SweepStore(path)
         if not self._store.exists():
             raise self._error("there is no sweep")
+        self._batches: dict[str, dict[int, str]] = {}  # configuration → seed → batch
+        self._seeds: dict[str, list[int]] = {}  # batch → its seeds
         done = pa.compute.field("status") == "done"
-        self._trials = self._store.table("trials", ["config", "seed", "batch"], done).to_pandas()
+        for row in self._store.table("trials", ["config", "seed", "batch"], done).to_pylist():
+            self._batches.setdefault(row["config"], {})[row["seed"]] = row["batch"]
+            self._seeds.setdefault(row["batch"], []).append(row["seed"])
+        self._polished: dict[str, dict[int, Section]] = {}  # configuration → seed → where its point is
         self._tensors: tuple[str, dict[str, np.ndarray]] = "", {}  # of the batch read last
 
     def check(self, place: Section, seeds: Sequence[int]) -> None:
         if place["take"] not in TAKEN:
             return
         config = self.config(place)
-        missing = sorted(set(seeds) - set(self._trials["seed"][self._trials["config"] == config]))
+        missing = [seed for seed in seeds if seed not in self._batches[config]]
         if missing:
             raise self._error(f"of configuration {config} it lacks {len(missing)} seeds asked for, as {missing[0]}")
+        if place["take"] == "polished":
+            for seed in seeds:
+                self._held(self._place(config, seed), f"of seed {seed}")
 
     def theta(self, place: Section, seeds: Sequence[int]) -> np.ndarray:
         """(B, n)."""
         take = place["take"]
         if take not in TAKEN:
-            return np.repeat(self._point(pa.compute.field("point") == take, take)[None], len(seeds), axis=0)
+            found = self._points(pa.compute.field("point") == take)
+            return np.repeat(self._point(found[0] if found else None, take)[None], len(seeds), axis=0)
         self.check(place, seeds)
         config = self.config(place)
         if take == "polished":
-            return np.stack([self._polished(config, seed) for seed in seeds])
+            return np.stack([self._point(self._place(config, seed), f"of seed {seed}") for seed in seeds])
         return np.stack([self._end(config, seed, take) for seed in seeds])
 
     def config(self, place: Section) -> str:
         """The id of its configuration that is meant."""
-        known = sorted(set(self._trials["config"]))
+        known = sorted(self._batches)
         if place["config"] in known or (place["config"] is None and len(known) == 1):
             return str(place["config"] or known[0])
         wanted = f"no configuration {place['config']}" if place["config"] else "more than one configuration"
         raise self._error(f"it has {wanted}; its configurations are {', '.join(known) or 'none'}: set config")
 
-    def _polished(self, config: str, seed: int) -> np.ndarray:
-        field = pa.compute.field
-        mine = (field("config") == config) & (field("seed") == seed) & (field("source") == "training")
-        return self._point(mine, f"of seed {seed}")
+    def _place(self, config: str, seed: int) -> Section | None:
+        """Where the point is that was found from the end of a trial's training."""
+        if config not in self._polished:
+            field = pa.compute.field
+            rows = self._points((field("config") == config) & (field("source") == "training"))
+            self._polished[config] = {row["seed"]: row for row in rows}
+        return self._polished[config].get(seed)
 
-    def _point(self, filter: Any, what: str) -> np.ndarray:
-        rows = self._store.table("points", ["batch", "parameters_row"], filter).to_pylist()
-        if not rows or rows[0]["parameters_row"] is None:
+    def _points(self, filter: Any) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._store.table(
+            "points", ["seed", "batch", "parameters_row"], filter
+        ).to_pylist()
+        return rows
+
+    def _held(self, row: Section | None, what: str) -> Section:
+        """``row``, if it names parameters; a training that diverged left none."""
+        if row is None or row["parameters_row"] is None:
             raise self._error(f"it has no parameters of the point {what}")
-        point: np.ndarray = self._read(rows[0]["batch"])["points"][rows[0]["parameters_row"]]
+        return row
+
+    def _point(self, row: Section | None, what: str) -> np.ndarray:
+        held = self._held(row, what)
+        point: np.ndarray = self._read(held["batch"])["points"][held["parameters_row"]]
         return point
 
     def _end(self, config: str, seed: int, name: str) -> np.ndarray:
         """A row of ``initial`` or ``trained``; they are in the order of the batch's seeds."""
-        trials = self._trials
-        (batch,) = trials["batch"][(trials["config"] == config) & (trials["seed"] == seed)].tail(1)
-        seeds = sorted(trials["seed"][trials["batch"] == batch])
+        batch = self._batches[config][seed]
+        seeds = sorted(self._seeds[batch])
         ends = self._read(batch)[name]
         if len(ends) != len(seeds):
             raise self._error(f"of the batch of seed {seed} some trials are kept elsewhere; take: polished does it")

@@ -232,6 +232,16 @@ def test_what_another_sweep_does_not_have_is_refused(
     assert not Path(source[0]["store"], "refused").exists()
 
 
+def test_a_training_that_diverged_has_no_point_to_begin_at(source: tuple[dict[str, Any], Sweep]) -> None:
+    wild = {**source[0], "name": "wild", "grid": {}, "seeds": 2}
+    wild["training"] = {"optimizer": "gd", "steps": 20, "lr": 1e6}
+    ran(wild)
+    with pytest.raises(LandscapeError, match="it has no parameters of the point of seed 0"):
+        prepared(follower(wild, "refused", 2, kind="sweep", take="polished"))
+    after = ran(follower(wild, "after-wild", 2, kind="sweep", take="trained"))
+    assert after.points()["kind"].tolist() == ["diverged"] * 2
+
+
 def test_seeds_and_sizes_that_do_not_fit_are_refused(source: tuple[dict[str, Any], Sweep]) -> None:
     sweep, opened = source
     config = configs(opened)[0]
