@@ -21,7 +21,15 @@ from pathlib import Path
 import pandas as pd
 
 from landsweep.workers.record import CRITICAL_KINDS
-from tests import disturbed, evidence_analysis, evidence_classes, evidence_points, evidence_spectra
+from tests import (
+    disturbed,
+    evidence_analysis,
+    evidence_classes,
+    evidence_points,
+    evidence_runs,
+    evidence_spectra,
+    evidence_training,
+)
 from tests.browser import faults
 from tests.comparison import doubled, largest_difference, points_of
 from tests.malformed import MALFORMED, content
@@ -334,6 +342,8 @@ CLAIMS = {
     **claims_of("tests.evidence_points", evidence_points.CLAIMS),
     **claims_of("tests.evidence_spectra", evidence_spectra.CLAIMS),
     **claims_of("tests.evidence_classes", evidence_classes.CLAIMS),
+    **claims_of("tests.evidence_training", evidence_training.CLAIMS),
+    **claims_of("tests.evidence_runs", evidence_runs.CLAIMS),
 }
 
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import landsweep
+from landsweep.cluster.data import library
 from landsweep.workers import execution
 from tests.data_files import Array, image_bytes, write
 from tests.processes import Ended, watched
@@ -106,7 +107,6 @@ def ran(landscape: dict[str, Any], training: dict[str, Any], **sections: Any) ->
 
 SGD = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "batch_size": 128, "steps": 500}
 ADAM = {"optimizer": "adam", "lr": 0.01, "batch_size": 64, "steps": 300}
-SMALL_MLP = {"name": "mlp", "hidden": [4], "resize": 7}
 
 
 def fashion_mlp() -> Measured:
@@ -149,16 +149,15 @@ def images() -> Measured:
 def from_s3() -> Measured:
     """The class folders, and all of Fashion-MNIST, read from a server that speaks S3."""
     with tempfile.TemporaryDirectory() as name:
-        tree = write(Path(name) / "tree", striped())
-        here = ran({**RESNET, "data": f"images:{tree}"}, {**ADAM, "steps": 1})
-    mnist_here = ran({**SMALL_MLP, "data": f"idx:{FASHION}"}, {**SGD, "steps": 1})
+        tree = library.load({"data": f"images:{write(Path(name), striped())}", "resize": RESNET["resize"]}).checksum
+    images = library.load({"data": f"idx:{FASHION}", "resize": None}).checksum
     fashion = {f"fashion/{path.name}": path.read_bytes() for path in FASHION.iterdir()}
     with bucket({**{f"tree/{name}": content for name, content in striped().items()}, **fashion}):
-        there = ran({**RESNET, "data": "images:s3://data/tree"}, ADAM)
-        mnist_there = ran({**SMALL_MLP, "data": "idx:s3://data/fashion"}, SGD)
-    same = here.checksum == there.checksum != "" and mnist_here.checksum == mnist_there.checksum != ""
-    text = f"resnet: {there}; Fashion-MNIST, mlp: {mnist_there}; their contents' checksums are those on disk: {same}"
-    return text, there.good and mnist_there.good and same
+        net = ran({**RESNET, "data": "images:s3://data/tree"}, ADAM)
+        mlp = ran({"name": "mlp", "data": "idx:s3://data/fashion", "resize": 7, "hidden": [4]}, SGD)
+    same = (net.checksum, mlp.checksum) == (tree, images)
+    text = f"resnet: {net}; Fashion-MNIST, mlp: {mlp}; contents have the checksums of those on disk: {same}"
+    return text, net.good and mlp.good and same
 
 
 @contextmanager

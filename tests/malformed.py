@@ -64,7 +64,11 @@ MALFORMED: dict[str, tuple[str, str, str]] = {
     "momentum above 1": (_sweep(training="{momentum: 1.5}"), "training.momentum", "less than 1"),
     "nesterov without momentum": (_sweep(training="{nesterov: true}"), "training.nesterov", "momentum > 0"),
     "unknown optimiser": (_sweep(training="{optimizer: adm}"), "training.optimizer", "did you mean adam?"),
-    "mini-batches for lbfgs": (_sweep(training="{optimizer: lbfgs, batch_size: 32}"), "training.batch_size", "curvature"),
+    "mini-batches for lbfgs": (
+        _sweep(training="{optimizer: lbfgs, batch_size: 32}"),
+        "training.batch_size",
+        "curvature",
+    ),
     "setting of another optimiser": (
         _sweep(training="{optimizer: adam, momentum: 0.9}"),
         "training.momentum",

@@ -189,4 +189,5 @@ def test_unusable_functions_are_refused() -> None:
 
 def test_products_of_a_linear_function_vanish() -> None:
     landscape = Landscape.from_function(lambda t: 2 * t[0] - t[1], 2, lambda g: torch.randn(2, generator=g))
-    assert landscape.hvp(torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, 3, dtype=torch.float64)).tolist() == [[[0.0] * 3] * 2]
+    theta, vectors = torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, 3, dtype=torch.float64)
+    assert landscape.hvp(theta, vectors).tolist() == [[[0.0] * 3] * 2]
