@@ -1,0 +1,100 @@
+"""Measures that memory is predicted, kept and recovered from: ``python -m tests.evidence_measures``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from landsweep.cluster import run as runs
+from tests.memory_probe import ROOT, probed, sweep_of
+from tests.test_memory import MIB, greedy
+
+TOLERANCE = 0.3
+Configuration = tuple[int, dict[str, Any]]  # trials, sections
+
+
+def _mlp(
+    trials: int, saddles: dict[str, Any] | None = None, spectrum: str = "dense", **landscape: Any
+) -> Configuration:
+    searched = None if saddles is None else {"max_iterations": 2, **saddles}
+    sections = {
+        "landscape": {"name": "mlp", "data": "digits", **landscape},
+        "training": {"steps": 50},
+        "search": {"minima_iterations": 2, "saddles": searched},
+        "measure": {"spectrum": spectrum},
+    }
+    return trials, sections
+
+
+#: sizes of nets and data, with and without saddles, whole spectra, none, and products alone
+CONFIGURATIONS: dict[str, Configuration] = {
+    "64-10-10, 1200 samples, 8 trials": _mlp(8, hidden=[10]),
+    "the same with 2 saddles a trial": _mlp(8, {"per_trial": 2}, hidden=[10]),
+    "64-25-10, 100 samples, 4 trials": _mlp(4, hidden=[25], train_size=100),
+    "64-6-10, 400 samples, 32 trials, 2 saddles by Levenberg-Marquardt": _mlp(
+        32, {"per_trial": 2, "method": "levenberg_marquardt"}, hidden=[6], train_size=400
+    ),
+    "64-8-8-10, mse, 600 samples, 16 trials, no spectrum": _mlp(
+        16, spectrum="none", hidden=[8, 8], loss="mse", train_size=600
+    ),
+    "64-50-10, 1200 samples, 4 trials, Lanczos": _mlp(4, spectrum="lanczos", hidden=[50]),
+}
+
+
+def prediction() -> tuple[str, bool]:
+    """The predicted peak of a batch is within ±30 % of the measured, on six configurations."""
+    rows, holds = [], True
+    for name, (trials, sections) in CONFIGURATIONS.items():
+        probe = probed(trials, sections)
+        holds = holds and abs(probe.ratio - 1) <= TOLERANCE
+        rows.append(
+            f"    {name:<68} {probe.predicted:6.0f} {probe.measured:6.0f} MiB {100 * (probe.ratio - 1):+4.0f} %"
+        )
+    return "predicted, measured peak above an idle worker\n" + "\n".join(rows), holds
+
+
+def automatic() -> tuple[str, bool]:
+    """``batch: auto`` chooses batches whose measured peak is below the limit given."""
+    rows, holds = [], True
+    with tempfile.TemporaryDirectory() as folder:
+        for limit in (300, 400, 600):
+            sections = {**greedy(Path(folder)), "resources": {"memory": limit * MIB}}
+            size = runs.prepare(sweep_of(64, sections)).size
+            probe = probed(size, sections)
+            holds = holds and probe.measured < limit
+            rows.append(f"{limit} MiB: {size} trials a batch, {probe.measured:.0f} MiB")
+    return "; ".join(rows), holds
+
+
+def halved() -> tuple[str, bool]:
+    """A batch that runs out of a real limit of address space is halved, and all its trials finish."""
+    rows, holds = [], True
+    for beside in (300, 400, 800):
+        with tempfile.TemporaryDirectory() as folder:
+            code = f"from tests.test_memory import limited; limited({folder!r}, {beside * MIB})"
+            done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        said = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": done.stderr[-300:]}
+        holds = holds and said.get("done") == 16 and not said["failed"]
+        rows.append(f"{beside} MiB: {said.get('done')} of 16 trials done, {said.get('retried')} batches halved")
+    return "; ".join(rows), holds and " 0 batches" not in rows[0]
+
+
+CLAIMS: dict[str, Callable[[], tuple[str, bool]]] = {
+    "memory-predicted": prediction,
+    "memory-automatic": automatic,
+    "memory-halved": halved,
+}
+
+
+if __name__ == "__main__":
+    failed = False
+    for claim in sys.argv[1:] or CLAIMS:
+        measured, holds = CLAIMS[claim]()
+        print(f"{claim}: {'holds' if holds else 'DOES NOT HOLD'}: {measured}", flush=True)
+        failed = failed or not holds
+    raise SystemExit(failed)
