@@ -31,7 +31,7 @@ def _mlp(
     return trials, sections
 
 
-#: sizes of nets and data, with and without saddles, whole spectra, none, and products alone
+#: sizes of nets and data, with and without saddles, whole spectra and none, and a Hessian made column by column
 CONFIGURATIONS: dict[str, Configuration] = {
     "64-10-10, 1200 samples, 8 trials": _mlp(8, hidden=[10]),
     "the same with 2 saddles a trial": _mlp(8, {"per_trial": 2}, hidden=[10]),
@@ -42,7 +42,14 @@ CONFIGURATIONS: dict[str, Configuration] = {
     "64-8-8-10, mse, 600 samples, 16 trials, no spectrum": _mlp(
         16, spectrum="none", hidden=[8, 8], loss="mse", train_size=600
     ),
-    "64-50-10, 1200 samples, 4 trials, Lanczos": _mlp(4, spectrum="lanczos", hidden=[50]),
+    "rnn of 6 units, 300 samples, 8 trials": (
+        8,
+        {
+            "landscape": {"name": "rnn", "data": "digits", "hidden": 6, "train_size": 300},
+            "training": {"steps": 20},
+            "search": {"minima_iterations": 1},
+        },
+    ),
 }
 
 
