@@ -12,11 +12,14 @@ from torch import Tensor
 from landsweep.workers.activations import ACTIVATIONS, KINKED
 from landsweep.workers.architecture import Architecture
 from landsweep.workers.data import Dataset
-from landsweep.workers.landscape import Field, Landscape, Layers
+from landsweep.workers.landscape import CHUNK_BYTES, Field, Landscape, Layers
 from landsweep.workers.measures.flatness import filter_places
 from landsweep.workers.mlp_hessian import MlpHessian
 from landsweep.workers.models import symmetries
 from landsweep.workers.models.landscapes import model_landscape
+
+#: What one Hessian may hold while samples are summed; where all of them hold more, they are taken in parts.
+PART_BYTES = 2 * CHUNK_BYTES
 
 
 def _symmetries(network: Architecture, inputs: Tensor, loss: str) -> list[Field]:
@@ -33,9 +36,25 @@ def _closed(network: Architecture, inputs: Tensor, labels: Tensor, loss: str, we
     if network.activation not in ACTIVATIONS:
         return {}
     whole = replace(network, bias=True)
-    hessian = MlpHessian(whole, inputs, labels, loss, weight_decay)
+    count = -(-MlpHessian(whole, inputs, labels, loss, weight_decay).temporaries // PART_BYTES)
+    pairs = zip(*(torch.split(tensor, -(-len(inputs) // count)) for tensor in (inputs, labels)), strict=True)
+    parts = [MlpHessian(whole, some, theirs, loss, weight_decay) for some, theirs in pairs]
+    hessian = parts[0] if count == 1 else _weighted(parts)
     closed = hessian if network.bias else _of_weights(whole, hessian)
-    return {"closed_hessian": closed, "hessian_bytes": hessian.temporaries}
+    return {"closed_hessian": closed, "hessian_bytes": parts[0].temporaries + (count > 1) * 8 * whole.dim**2}
+
+
+def _weighted(parts: Sequence[MlpHessian]) -> Callable[[Tensor], Tensor]:
+    """The mean of the Hessians on parts of the samples, each weighted by its share of them."""
+    samples = sum(len(part.inputs) for part in parts)
+
+    def evaluate(thetas: Tensor) -> Tensor:
+        total = thetas.new_zeros(len(thetas), thetas.shape[1], thetas.shape[1])
+        for part in parts:
+            total.add_(part(thetas), alpha=len(part.inputs) / samples)
+        return total
+
+    return evaluate
 
 
 def _of_weights(whole: Architecture, hessian: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
