@@ -13,7 +13,8 @@ from landsweep.workers.landscape import Landscape
 from tests.models import SHAPES, built, data, losses, thetas
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CASES = [(model, loss) for model in SHAPES for loss in losses(model)]
+#: The resnet has ten times the parameters of the others and takes the same path as the cnn.
+CASES = [(model, loss) for model in SHAPES if model != "resnet" for loss in losses(model)]
 
 
 def small_parts(model: str, loss: str, patch: pytest.MonkeyPatch) -> Landscape:
