@@ -191,3 +191,15 @@ def test_products_of_a_linear_function_vanish() -> None:
     landscape = Landscape.from_function(lambda t: 2 * t[0] - t[1], 2, lambda g: torch.randn(2, generator=g))
     theta, vectors = torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, 3, dtype=torch.float64)
     assert landscape.hvp(theta, vectors).tolist() == [[[0.0] * 3] * 2]
+
+
+def test_products_in_chunks_of_columns_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    landscape = Landscape.from_function(
+        lambda t: (t**4).sum() + t[0] * t[1] ** 2, 3, lambda g: torch.randn(3, generator=g)
+    )
+    generator = torch.Generator().manual_seed(0)
+    theta, vectors = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((3, 3), (3, 3, 7)))
+    whole = landscape.hvp(theta, vectors)
+    torch.testing.assert_close(whole, landscape.hessian(theta) @ vectors)
+    monkeypatch.setattr("landsweep.workers.landscape.CHUNK_BYTES", 3 * 2240)  # three rows
+    torch.testing.assert_close(landscape.hvp(theta, vectors), whole, rtol=1e-14, atol=0)

@@ -42,7 +42,7 @@ class Curvature:
         length = model.gradient.norm(dim=1)
         return Curvature(
             length, model.newton_length, model.finite, model.n_symmetry, model.norm, values,
-            model.eigenvectors[:, :, 0], values.sum(1), torch.zeros_like(length), values.norm(dim=1),
+            model.eigenvectors[:, :, 0].clone(), values.sum(1), torch.zeros_like(length), values.norm(dim=1),
         )  # fmt: skip
 
 

@@ -108,10 +108,12 @@ class Landscape:
     def hvp(self, thetas: Tensor, vectors: Tensor) -> Tensor:
         """Hessian–vector products, forward over reverse (Pearlmutter 1994). (B, n), (B, n, m) → (B, n, m).
 
-        Where the training set is large, samples are taken in chunks of equal size and a ragged last one, each weighted
-        by its share.
+        In chunks of rows and columns that fit memory. Where the training set is large, samples are taken in chunks of
+        equal size and a ragged last one, each weighted by its share.
         """
-        columns = vectors.shape[2]
+        columns = min(vectors.shape[2], max(1, self.chunk_rows // MINIMUM_ROWS))
+        if columns < vectors.shape[2]:
+            return torch.cat([self.hvp(thetas, part) for part in torch.split(vectors, columns, dim=2)], 2)
         size = max(MINIMUM_ROWS, self.chunk_rows // max(1, columns))
         chunks = zip(torch.split(thetas, size), torch.split(vectors, size), strict=True)
         return torch.cat([padded(self._products, theta, vector) for theta, vector in chunks])
