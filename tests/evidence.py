@@ -25,6 +25,7 @@ from tests import (
     disturbed,
     evidence_analysis,
     evidence_classes,
+    evidence_measures,
     evidence_points,
     evidence_runs,
     evidence_spectra,
@@ -344,6 +345,10 @@ CLAIMS = {
     **claims_of("tests.evidence_classes", evidence_classes.CLAIMS),
     **claims_of("tests.evidence_training", evidence_training.CLAIMS),
     **claims_of("tests.evidence_runs", evidence_runs.CLAIMS),
+    **claims_of("tests.evidence_measures", evidence_measures.CLAIMS),
+    "package": Claim(
+        "a module and data of one's own in a package outside the tree, swept", tests_of("tests/test_example_package.py")
+    ),
 }
 
 
