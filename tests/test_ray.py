@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 from pathlib import Path
@@ -49,7 +50,10 @@ def test_a_batch_that_takes_too_long_is_ended(
     resources = {"batch": 2, "retries": 0, "timeout": 20.0}
     sweep = small_sweep(tmp_path, seeds=2, grid={}, resources=resources)
     hang = Path(sweep["code"][0]) / f"{sweep['landscape']['name'].partition(':')[0]}.py"
-    hang.write_text(hang.read_text() + "\n\n_build = build\n\n\ndef build(**options):\n    while True:\n        pass\n")
+    build = (
+        f"def build(**options):\n    while os.getpid() != {os.getpid()}:\n        pass\n    return _build(**options)\n"
+    )
+    hang.write_text(f"{hang.read_text()}\n\nimport os\n\n_build = build\n\n\n{build}")  # the plan may build it
     planned = runs.prepare(spec.validate(sweep, "sweep.yaml"))
     progress = runs.run(planned, lambda: RayExecutor(1.0, 0.0), lambda progress: None)
     assert [trial.rpartition("-")[2] for trial, _ in progress.failed] == ["0", "1"]

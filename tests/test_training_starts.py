@@ -166,7 +166,7 @@ def test_training_begins_where_another_sweep_was(source: tuple[dict[str, Any], S
     assert list(found) == [1, 2, 3]
     for seed, theta in found.items():
         assert theta.tobytes() == there[seed].tobytes()
-    if take != "initial":
+    if take == "trained":  # polished ones of one basin may be equal
         others = of_config(opened, configs(opened)[0], kind)
         assert found[1].tobytes() not in [there[2].tobytes(), others[1].tobytes()]
 
