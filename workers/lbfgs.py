@@ -16,14 +16,13 @@ from landsweep.workers.matrix_free import (
     MatrixFreeState,
     begun,
     codes,
-    critical,
     flatness,
     frobenius_norm,
     interpolated,
     measured,
     went,
 )
-from landsweep.workers.search import STAGNATION
+from landsweep.workers.search import STAGNATION, is_critical
 
 MEMORY = 10  # pairs kept
 CAUTIOUS = 1e-10  # pairs with s·y below this share of ‖s‖‖y‖ are skipped
@@ -173,7 +172,7 @@ class _QuasiNewton(ABC):
         return norm
 
     def terminate(self, state: LbfgsState) -> Tensor:
-        return codes(state, critical(state), PATIENCE)
+        return codes(state, is_critical(state, self.tolerance), PATIENCE)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from landsweep.workers.search import (
     SINGULAR,
     STAGNATED,
     STAGNATION,
-    NewtonState,
+    ControlledState,
+    arrived,
     counted,
     inspected,
     is_critical,
@@ -35,7 +36,7 @@ BEND = 0.75  # the most that the acceleration may be of the step
 
 
 @dataclass(frozen=True)
-class DampedState(NewtonState):
+class DampedState(ControlledState):
     """The state with the Hessian itself."""
 
     hessian: Tensor  # (B, n, n) symmetrised, on the complement of the symmetries' tangents but in freed rows
@@ -82,14 +83,17 @@ class LevenbergMarquardt:
     initial_damping: float = 1e-3  # μ at the start, relative to ‖H‖_F²/n
 
     def init(self, landscape: Landscape, starts: Tensor, scale: Tensor) -> DampedState:
-        begun = newton_state(landscape, starts, scale, 0.0)
+        begun = newton_state(landscape, starts, scale)
         freed = torch.full_like(begun.finite, not landscape.symmetries)
         hessian, finite = _symmetric(landscape, begun.theta, freed)
         damping = self.initial_damping * (hessian * hessian).sum((1, 2)) / starts.shape[1]
         control = (damping / begun.gradient.norm(dim=1)).nan_to_num(SMALLEST_DAMPING)
-        fields = {f.name: getattr(begun, f.name) for f in dataclasses.fields(begun)}
-        fields |= {"finite": begun.finite & finite, "control": control.clamp(SMALLEST_DAMPING, LARGEST_DAMPING)}
-        return self._looked(landscape, DampedState(**fields, hessian=hessian, freed=freed))
+        controls = {
+            "control": control.clamp(SMALLEST_DAMPING, LARGEST_DAMPING),
+            "growth": torch.full_like(control, 2.0),
+        }
+        known = {**vars(begun), "finite": begun.finite & finite}
+        return self._looked(landscape, DampedState(**known, **controls, hessian=hessian, freed=freed))
 
     def step(self, landscape: Landscape, state: DampedState) -> DampedState:
         square = (state.gradient * state.gradient).sum(1)
@@ -179,10 +183,7 @@ def _moved(
         return state
     hessian, finite = _symmetric(landscape, proposal[rows], state.freed[rows])
     return dataclasses.replace(
-        state,
-        theta=torch.where(accept.unsqueeze(1), proposal, state.theta),
-        value=torch.where(accept, value, state.value),
-        gradient=torch.where(accept.unsqueeze(1), gradient, state.gradient),
+        arrived(state, proposal, value, gradient, accept),
         hessian=state.hessian.index_copy(0, rows, hessian),
         finite=state.finite.index_copy(0, rows, finite),
     )

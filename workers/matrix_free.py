@@ -17,13 +17,15 @@ from landsweep.workers.search import (
     CONVERGED,
     NON_FINITE,
     RUNNING,
-    SHRINKING,
     SINGULAR,
     STAGNATED,
     STAGNATION,
-    STEP_TOLERANCE,
-    TRAVEL,
-    State,
+    NewtonState,
+    arrived,
+    counted,
+    inspected,
+    lingers,
+    newton_state,
 )
 from landsweep.workers.symmetry import basis
 
@@ -36,12 +38,9 @@ ARMIJO = 1e-4
 
 
 @dataclass(frozen=True)
-class MatrixFreeState(State):
-    """The state of a search that keeps no Hessian."""
+class MatrixFreeState(NewtonState):
+    """The state of a search that keeps no Hessian; ``length`` is NaN where the row has moved since it was known."""
 
-    length: Tensor  # (B,) ρ where ‖g‖ ≤ tolerance, else infinite
-    anchor: Tensor  # (B, n) where ρ last shrank, or ‖g‖ was last above the tolerance
-    shortest: Tensor  # (B,) ρ there, infinite for ‖g‖ above the tolerance
     span: Tensor  # (B, n, m) orthonormal tangents of the landscape's symmetries, zero-padded
     stuck: Tensor  # (B,) bool: no step from here is any good
 
@@ -51,29 +50,18 @@ S = TypeVar("S", bound=MatrixFreeState)
 
 def begun(landscape: Landscape, starts: Tensor, scale: Tensor) -> MatrixFreeState:
     """The state at the starts; rows that are not finite there are marked."""
-    theta = landscape.retracted(starts)
-    value, gradient = landscape.value_and_gradient(theta)
-    finite = torch.isfinite(value) & torch.isfinite(gradient).all(1)
-    infinite = torch.full_like(value, torch.inf)
-    return MatrixFreeState(
-        theta, value, gradient, infinite, torch.zeros_like(value, dtype=torch.int64), torch.zeros_like(value), scale,
-        finite, infinite, theta, infinite, basis(landscape.symmetries, theta)[0], torch.zeros_like(finite),
-    )  # fmt: skip
+    state = newton_state(landscape, starts, scale)
+    span = basis(landscape.symmetries, state.theta)[0]
+    return MatrixFreeState(**vars(state), span=span, stuck=torch.zeros_like(state.finite))
 
 
 def went(landscape: Landscape, state: S, proposal: Tensor, value: Tensor, gradient: Tensor, accept: Tensor) -> S:
     """The state after the accepted rows went to ``proposal``; their ρ is not known yet."""
-    chosen, rows, span = accept.unsqueeze(1), torch.nonzero(accept).flatten(), state.span
+    rows, span = torch.nonzero(accept).flatten(), state.span
     if span.shape[2] and rows.numel():
         span = span.index_copy(0, rows, basis(landscape.symmetries, proposal[rows])[0])
-    return dataclasses.replace(
-        state,
-        theta=torch.where(chosen, proposal, state.theta),
-        value=torch.where(accept, value, state.value),
-        gradient=torch.where(chosen, gradient, state.gradient),
-        length=torch.where(accept, torch.nan, state.length),
-        span=span,
-    )
+    unknown = torch.where(accept, torch.nan, state.length)
+    return dataclasses.replace(arrived(state, proposal, value, gradient, accept), length=unknown, span=span)
 
 
 def measured(landscape: Landscape, state: S, measure: Tensor, tolerance: float) -> S:
@@ -85,32 +73,13 @@ def measured(landscape: Landscape, state: S, measure: Tensor, tolerance: float) 
     if rows.numel():
         solved = newton_length(landscape, state.theta[rows], state.gradient[rows], state.span[rows], LENGTH_TOLERANCE)
         length[rows] = solved
-    shrank = ~small | (length < SHRINKING * state.shortest)
-    better = measure < 0.99 * state.best
-    return dataclasses.replace(
-        state,
-        length=length,
-        best=torch.where(better, measure, state.best),
-        since=torch.where(better, 0, state.since + 1),
-        anchor=torch.where(shrank.unsqueeze(1), state.theta, state.anchor),
-        shortest=torch.where(small, torch.where(shrank, length, state.shortest), torch.inf),
-    )
-
-
-def critical(state: MatrixFreeState) -> Tensor:
-    """‖g‖ ≤ tolerance and ρ ≤ 1e-6·(1+‖θ‖). (B,) bool."""
-    short: Tensor = state.length <= STEP_TOLERANCE * (1 + state.theta.norm(dim=1))
-    return short
+    return inspected(counted(state, measure), tolerance, length, torch.zeros_like(length))
 
 
 def codes(state: MatrixFreeState, converged: Tensor, patience: int = STAGNATION) -> Tensor:
-    """The codes of ``search.STATUS``, given which rows have ``converged``; a plateau's tail counts as stagnation (see
-    ``search.lingers``)."""
-    size = 1 + state.theta.norm(dim=1)
-    far = (state.theta - state.anchor).norm(dim=1) > TRAVEL * state.shortest
-    lingers = far & (state.shortest > STEP_TOLERANCE * size)
+    """The codes of ``search.STATUS``, given which rows have ``converged``; a plateau's tail counts as stagnation."""
     status = torch.full_like(state.since, RUNNING)
-    status[lingers | state.stuck | (state.since >= patience)] = STAGNATED
+    status[lingers(state) | state.stuck | (state.since >= patience)] = STAGNATED
     status[converged] = CONVERGED
     status[~state.finite] = NON_FINITE
     return status

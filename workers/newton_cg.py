@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from landsweep.workers.landscape import Landscape
-from landsweep.workers.matrix_free import MatrixFreeState, begun, codes, critical, measured, probed, went
+from landsweep.workers.matrix_free import MatrixFreeState, begun, codes, measured, probed, went
+from landsweep.workers.search import is_critical
 
 ITERATIONS = 500  # of conjugate gradients a step, at most
 NEAR = 1e-4  # ‖g‖ below which the forcing term is ‖g‖ instead of √‖g‖
@@ -109,7 +110,7 @@ class TrustRegionNewtonCG:
         none, curvature = torch.zeros_like(base.theta), torch.zeros_like(radius)
         state = NewtonCgState(**vars(base), radius=radius, escape=none, curvature=curvature)
         state = measured(landscape, state, state.gradient.norm(dim=1), self.tolerance)
-        return self._probed(landscape, state, critical(state))
+        return self._probed(landscape, state, is_critical(state, self.tolerance))
 
     def step(self, landscape: Landscape, state: NewtonCgState) -> NewtonCgState:
         solution = self._solution(landscape, state)
@@ -136,10 +137,10 @@ class TrustRegionNewtonCG:
             escape=torch.where(left, 0.0, after.escape),
             curvature=torch.where(accept, 0.0, after.curvature),
         )
-        return self._probed(landscape, after, critical(after) & accept)
+        return self._probed(landscape, after, is_critical(after, self.tolerance) & accept)
 
     def terminate(self, state: NewtonCgState) -> Tensor:
-        return codes(state, critical(state) & (state.curvature == 0))
+        return codes(state, is_critical(state, self.tolerance) & (state.curvature == 0))
 
     def _solution(self, landscape: Landscape, state: NewtonCgState) -> Truncated:
         """The step: to the boundary along ``escape``, downhill, where that is known."""

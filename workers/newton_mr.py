@@ -16,14 +16,13 @@ from landsweep.workers.matrix_free import (
     MatrixFreeState,
     begun,
     codes,
-    critical,
     frobenius_norm,
     interpolated,
     measured,
     residual_share,
     went,
 )
-from landsweep.workers.search import SINGULAR
+from landsweep.workers.search import SINGULAR, is_critical
 
 LONGEST = 0.5  # steps are no longer than this share of 1 + ‖θ‖
 FORCING, LEAST = 1e-2, 1e-8  # relative residual of a step far from a solution, and the least; between them ‖g‖/‖g₀‖
@@ -74,7 +73,7 @@ class NewtonMr:
         return measured(landscape, after, after.gradient.norm(dim=1), self.tolerance)
 
     def terminate(self, state: NewtonMrState) -> Tensor:
-        return codes(state, critical(state))
+        return codes(state, is_critical(state, self.tolerance))
 
 
 def aimed(landscape: Landscape, state: NewtonMrState, which: Tensor) -> NewtonMrState:

@@ -11,8 +11,9 @@ from torch import Tensor
 from landsweep.workers import streams
 from landsweep.workers.krylov.minres import Apply
 from landsweep.workers.landscape import Landscape, pad_rows, padded
-from landsweep.workers.matrix_free import CONVEX, MatrixFreeState, begun, codes, critical, measured, probed, went
+from landsweep.workers.matrix_free import CONVEX, MatrixFreeState, begun, codes, measured, probed, went
 from landsweep.workers.quadratic import eigh
+from landsweep.workers.search import is_critical
 
 FIRST_PASSES = 12  # of the subspace iteration at the start
 REACH = 0.1  # steps are no longer than this share of 1 + ‖θ‖, at first
@@ -123,7 +124,7 @@ class HighIndexSaddleDynamics:
         return self._checked(landscape, measured(landscape, after, after.gradient.norm(dim=1), self.tolerance))
 
     def terminate(self, state: SaddleState) -> Tensor:
-        return codes(state, critical(state) & (state.escape == 0).all(1), PATIENCE)
+        return codes(state, is_critical(state, self.tolerance) & (state.escape == 0).all(1), PATIENCE)
 
     def _move(self, state: SaddleState) -> Tensor:
         """τF within reach, or the way out of a critical point."""
@@ -135,7 +136,7 @@ class HighIndexSaddleDynamics:
 
     def _checked(self, landscape: Landscape, state: SaddleState) -> SaddleState:
         """With the way out of critical points whose index is another than k."""
-        rows = torch.nonzero(critical(state) & (state.escape == 0).all(1)).flatten()
+        rows = torch.nonzero(is_critical(state, self.tolerance) & (state.escape == 0).all(1)).flatten()
         if rows.numel() == 0:
             return state
         here = state.take(rows)

@@ -63,12 +63,18 @@ class NewtonState(State):
     length: Tensor  # (B,) ρ; infinite where it was not looked at
     anchor: Tensor  # (B, n) where ρ last shrank, or ‖g‖ was last above the tolerance
     shortest: Tensor  # (B,) ρ there, infinite for ‖g‖ above the tolerance
+
+
+@dataclass(frozen=True)
+class ControlledState(NewtonState):
+    """The state of a search that bounds its steps."""
+
     control: Tensor  # (B,) trust radius or damping
     growth: Tensor  # (B,) factor by which a rejected step raises the damping
 
 
 @dataclass(frozen=True)
-class EigenState(NewtonState):
+class EigenState(ControlledState):
     """The state of a search that keeps the Hessian's eigensystem, on the complement of the symmetries' tangents (see
     ``quadratic.restricted``)."""
 
@@ -108,11 +114,11 @@ class Search(Protocol):
 
 def start_state(landscape: Landscape, starts: Tensor, scale: Tensor, control: float) -> EigenState:
     """The state at the starts, for a search that keeps the eigensystem."""
-    begun = newton_state(landscape, starts, scale, control)
+    begun = newton_state(landscape, starts, scale)
     values, vectors, finite = eigh(effective_hessian(landscape, begun.theta))
-    fields = {f.name: getattr(begun, f.name) for f in dataclasses.fields(begun)}
-    fields |= {"finite": begun.finite & finite, "length": newton_length(values, vectors, begun.gradient)}
-    return EigenState(**fields, eigenvalues=values, eigenvectors=vectors)
+    known = {"finite": begun.finite & finite, "length": newton_length(values, vectors, begun.gradient)}
+    controls = {"control": torch.full_like(scale, control), "growth": torch.full_like(scale, 2.0)}
+    return EigenState(**{**vars(begun), **known}, **controls, eigenvalues=values, eigenvectors=vectors)
 
 
 def effective_hessian(landscape: Landscape, theta: Tensor) -> Tensor:
@@ -120,8 +126,8 @@ def effective_hessian(landscape: Landscape, theta: Tensor) -> Tensor:
     return restricted(landscape.hessian(theta), basis(landscape.symmetries, theta)[0])
 
 
-def newton_state(landscape: Landscape, starts: Tensor, scale: Tensor, control: float) -> NewtonState:
-    """The state at the starts, as far as it takes no Hessian."""
+def newton_state(landscape: Landscape, starts: Tensor, scale: Tensor) -> NewtonState:
+    """The state at the starts, as far as it takes no Hessian; rows that are not finite there are marked."""
     starts = landscape.retracted(starts)
     value, gradient = landscape.value_and_gradient(starts)
     rows = starts.shape[0]
@@ -129,9 +135,19 @@ def newton_state(landscape: Landscape, starts: Tensor, scale: Tensor, control: f
     none = torch.zeros(rows, dtype=torch.int64, device=starts.device)
     infinite = starts.new_full((rows,), torch.inf)
     return NewtonState(
-        starts, value, gradient, infinite, none, starts.new_zeros(rows), scale, finite, infinite, starts, infinite,
-        starts.new_full((rows,), control), starts.new_full((rows,), 2.0),
-    )  # fmt: skip
+        starts, value, gradient, infinite, none, starts.new_zeros(rows), scale, finite, infinite, starts, infinite
+    )
+
+
+def arrived(state: AnyState, proposal: Tensor, value: Tensor, gradient: Tensor, accept: Tensor) -> AnyState:
+    """The state with the accepted rows at ``proposal``; what depends on the Hessian is the search's own to renew."""
+    chosen = accept.unsqueeze(1)
+    return dataclasses.replace(
+        state,
+        theta=torch.where(chosen, proposal, state.theta),
+        value=torch.where(accept, value, state.value),
+        gradient=torch.where(chosen, gradient, state.gradient),
+    )
 
 
 def moved(
@@ -142,12 +158,8 @@ def moved(
     if rows.numel() == 0:
         return state
     values, vectors, finite = eigh(effective_hessian(landscape, proposal[rows]))
-    chosen = accept.unsqueeze(1)
     return dataclasses.replace(
-        state,
-        theta=torch.where(chosen, proposal, state.theta),
-        value=torch.where(accept, value, state.value),
-        gradient=torch.where(chosen, gradient, state.gradient),
+        arrived(state, proposal, value, gradient, accept),
         eigenvalues=state.eigenvalues.index_copy(0, rows, values),
         eigenvectors=state.eigenvectors.index_copy(0, rows, vectors),
         finite=state.finite.index_copy(0, rows, finite),
