@@ -30,15 +30,28 @@ class Certificates:
     radius: Tensor  # (P,) a true critical point lies this near; NaN where not certified
 
 
+def reach(theta: Tensor, newton_length: Tensor) -> Tensor:
+    """The radius of the ball around each θ in which K has to hold: Newton–Kantorovich needs twice the step. (P,)."""
+    radius: Tensor = 2 * torch.nan_to_num(newton_length, posinf=0.0) + 1e-9 * (1 + theta.norm(dim=1))
+    return radius
+
+
+def exact_lipschitz(landscape: Landscape, theta: Tensor, radius: Tensor) -> Tensor | None:
+    """K in the ball of ``radius`` (P,) around each θ where the landscape knows it, else None. (P,)."""
+    known = landscape.hessian_lipschitz
+    if callable(known):
+        local: Tensor = padded(vmap(known), theta, radius)
+        return local
+    return None if known is None else torch.full_like(radius, known)
+
+
 def lipschitz(landscape: Landscape, theta: Tensor, radius: Tensor, model: LocalModel, keys: Tensor) -> Tensor:
     """K with ‖H(a) − H(b)‖ ≤ K‖a − b‖ in the ball of ``radius`` (P,) around each θ: exact where the landscape knows
     it, else the largest of sampled ‖H(θ+d) − H(θ)‖_F/‖d‖ over random directions and the Newton step's (a lower bound of
     the true one). (P,)."""
-    known = landscape.hessian_lipschitz
-    if callable(known):
-        return padded(vmap(known), theta, radius)
+    known = exact_lipschitz(landscape, theta, radius)
     if known is not None:
-        return torch.full_like(theta[:, 0], known)
+        return known
     here = landscape.hessian(theta)
     distance = SAMPLE_DISTANCE * (1 + theta.norm(dim=1))
     worst = torch.zeros_like(distance)
@@ -100,20 +113,18 @@ def transversal(fields: Sequence[Field], theta: Tensor, radius: Tensor) -> Tenso
 
 
 def certify(
-    landscape: Landscape, theta: Tensor, model: LocalModel, constant: Tensor, reach: Tensor, fields: tuple[Field, ...]
+    landscape: Landscape, theta: Tensor, model: LocalModel, constant: Tensor, ball: Tensor, fields: tuple[Field, ...]
 ) -> Certificates:
     """Newton–Kantorovich on the complement of the symmetries' tangents at θ, and Safran–Shamir's criterion beside it.
 
     On the affine slice θ + T^⊥ the restricted gradient vanishes at a θ* within ``radius`` if h < 1/2 strictly. Then
     g(θ*) ∈ T(θ) and g(θ*) ⊥ T(θ*), so g(θ*) = 0 where the two tangent spaces stay within 90° (``transversal``). η
     includes the gradient's rounding bound n·eps·(‖g‖ + ‖H‖‖θ‖). Only an exact K certifies, where the ball of
-    radius ``reach`` in which it holds contains the theorem's; a sampled K is said to
+    radius ``ball`` in which it holds contains the theorem's; a sampled K is said to
     be sampled, and nothing is certified where the model has kinks.
     """
     n, eps = theta.shape[1], torch.finfo(theta.dtype).eps
-    smallest = (
-        model.inside.abs().amin(1) - n * eps * model.norm - model.asymmetry
-    )  # a lower bound of |λ| on the complement
+    smallest = model.inside.abs().amin(1) - n * eps * model.norm - model.asymmetry  # ≤ |λ| on the complement
     beta = 1.0 / smallest.clamp_min(1e-300)
     rounding = n * eps * (model.gradient.norm(dim=1) + model.norm * theta.norm(dim=1))
     eta = model.newton_length + beta * rounding
@@ -121,7 +132,7 @@ def certify(
     size = project_out(model.span, model.gradient).norm(dim=1) + rounding
     second, nearer = safran_shamir(torch.where(model.inside[:, 0] < 0, -smallest, smallest), size, constant)
     exact = landscape.hessian_lipschitz is not None and landscape.kink_distance is None
-    sound = (smallest > 0) & model.finite & (radius <= reach) & transversal(fields, theta, radius)
+    sound = (smallest > 0) & model.finite & (radius <= ball) & transversal(fields, theta, radius)
     certified = sound & (h < 0.5) if exact else torch.zeros_like(sound)
     word = "newton-kantorovich" if exact else "sampled"
     texts = [f"{word} h={value:.1e}" for value in h.tolist()]

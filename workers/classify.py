@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landsweep.workers import search
-from landsweep.workers.certificate import Certificates, certify, lipschitz
+from landsweep.workers.certificate import Certificates, certify, lipschitz, reach
 from landsweep.workers.curvature import Curvature
 from landsweep.workers.descent import falls
 from landsweep.workers.landscape import Field, Landscape
@@ -112,8 +112,8 @@ def classify(
     near = model.newton_length <= search.STEP_TOLERANCE * (1 + theta.norm(dim=1))
     critical = (gradient_norm <= tolerance) & near & model.finite
     zero = ZERO * torch.maximum(model.norm, scale)
-    reach = 2 * torch.nan_to_num(model.newton_length, posinf=0.0) + 1e-9 * (1 + theta.norm(dim=1))
-    constant = lipschitz(landscape, theta, reach, model, keys)
+    ball = reach(theta, model.newton_length)
+    constant = lipschitz(landscape, theta, ball, model, keys)
     rounding = theta.shape[1] * torch.finfo(theta.dtype).eps * model.norm + model.asymmetry
     error = rounding + 2 * constant * torch.nan_to_num(model.newton_length, posinf=0.0)
     exact = landscape.hessian_lipschitz is not None
@@ -134,7 +134,7 @@ def classify(
             )  # fmt: skip
         kinds.append(kind)
         reasons.append(reason)
-    certificates = certify(landscape, theta, model, constant, reach, fields)
+    certificates = certify(landscape, theta, model, constant, ball, fields)
     return Classified(kinds, reasons, critical, counted, Curvature.dense(model), zero, error, certificates)
 
 

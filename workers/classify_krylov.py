@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from landsweep.workers import search, streams
-from landsweep.workers.certificate import SAMPLE_DISTANCE, Certificates
+from landsweep.workers.certificate import SAMPLE_DISTANCE, Certificates, exact_lipschitz, reach
 from landsweep.workers.classify import ZERO, Classified, Signs, kind_of, other_kind
 from landsweep.workers.curvature import Curvature, joined
 from landsweep.workers.krylov import minres
 from landsweep.workers.krylov.inertia import Inertia, inertia
 from landsweep.workers.krylov.lanczos import BLOCK, lanczos, memory_bytes
 from landsweep.workers.krylov.trace import trace
-from landsweep.workers.landscape import CHUNK_BYTES, Landscape, padded
+from landsweep.workers.landscape import CHUNK_BYTES, Landscape
+from landsweep.workers.matrix_free import LENGTH_TOLERANCE
 from landsweep.workers.search import SINGULAR
 from landsweep.workers.symmetry import basis
 
@@ -40,14 +41,7 @@ def spectral_norm(landscape: Landscape, thetas: Tensor) -> Tensor:
 def newton_steps(landscape: Landscape, theta: Tensor) -> tuple[Tensor, Tensor]:
     """−H⁺g by MINRES off the symmetries' tangents, and its length, infinite where not finite. (B, n), (B,)."""
     span = basis(landscape.symmetries, theta)[0]
-    dim, eps = theta.shape[1], torch.finfo(theta.dtype).eps
-    solution = minres.minres(
-        lambda v: landscape.hvp(theta, v), landscape.gradient(theta), 1e-10, (dim + 10) * eps,
-        min(4 * dim + 20, 2000), span, theta.norm(dim=1),
-    )  # fmt: skip
-    finite = torch.isfinite(solution.x).all(1)
-    step = torch.where(finite.unsqueeze(1), -solution.x, 0.0)
-    return step, torch.where(finite, step.norm(dim=1), torch.inf)
+    return minres.newton_step(landscape, theta, landscape.gradient(theta), span, LENGTH_TOLERANCE)
 
 
 def classify(
@@ -59,7 +53,7 @@ def classify(
     Signs count where bounds decide them: an eigenvalue that no bound separates from the zero tolerance is undetermined,
     and so is every zero that is no tangent of a declared symmetry. The bounds hold but for a probability of 1e-8.
     """
-    rows = max(1, CHUNK_BYTES // memory_bytes(1, theta.shape[1], min(steps, theta.shape[1])))
+    rows = _rows_at_once(theta.shape[1], min(steps, theta.shape[1]))
     parts = []
     for chunk in torch.split(torch.arange(len(theta), device=theta.device), rows):
         found = _Found(landscape, theta[chunk], scale[chunk], keys[chunk], tolerance, steps)
@@ -87,7 +81,7 @@ class _Found:
         span, rank = basis(self.landscape.symmetries, theta)
         gradient = self.landscape.gradient(theta)
         finite = torch.isfinite(gradient).all(1)
-        step, length = newton_steps(self.landscape, theta)
+        step, length = minres.newton_step(self.landscape, theta, gradient, span, LENGTH_TOLERANCE)
         ritz = lanczos(
             self.apply, dim, self.keys, self.steps, lowest=EXTREMES, highest=EXTREMES, tolerance=TOLERANCE,
         )  # fmt: skip
@@ -103,7 +97,8 @@ class _Found:
         counted = inertia(self.apply, dim, zero + displaced + rounding, self.keys, self.steps, deflation=span)
         signs, explained = _signs(counted, rank)
         estimate = trace(self.apply, dim, self.keys, PRODUCTS)
-        kinds, reasons = self._kinds(outcome, critical, finite, gradient, length, signs, explained, counted)
+        flat = self._flatness(gradient, span)
+        kinds, reasons = self._kinds(outcome, critical, finite, gradient, length, flat, signs, explained, counted)
         ends = min(EXTREMES, dim // 2)
         values = torch.cat([ritz.values[:, :ends], _last(ritz.values, ritz.count, ends)], 1)
         curvature = Curvature(
@@ -115,10 +110,10 @@ class _Found:
     def _lipschitz(self, step: Tensor, length: Tensor) -> Tensor:
         """K, exact where it is known, else the largest sampled ‖(H(θ+d) − H(θ))v‖/‖d‖ over d along the Newton step and
         random unit v (a lower bound of the true one). (P,)."""
-        known, theta = self.landscape.hessian_lipschitz, self.theta
+        theta = self.theta
+        known = exact_lipschitz(self.landscape, theta, reach(theta, length))
         if known is not None:
-            reach = 2 * torch.nan_to_num(length, posinf=0.0) + 1e-9 * (1 + theta.norm(dim=1))
-            return padded(torch.vmap(known), theta, reach) if callable(known) else torch.full_like(length, known)
+            return known
         dim = theta.shape[1]
         probes = streams.normal(self.keys, 0, BLOCK * dim).reshape(-1, dim, BLOCK)
         probes = probes / probes.norm(dim=1, keepdim=True)
@@ -132,11 +127,10 @@ class _Found:
 
     def _kinds(
         self, outcome: search.Outcome, critical: Tensor, finite: Tensor, gradient: Tensor, length: Tensor,
-        signs: Signs, explained: Tensor, counted: Inertia,
+        flat: Tensor, signs: Signs, explained: Tensor, counted: Inertia,
     ) -> tuple[list[str], list[str | None]]:  # fmt: skip
         kinds: list[str] = []
         reasons: list[str | None] = []
-        flat = self._flatness(gradient)
         for row in range(len(self.theta)):
             if bool(critical[row]):
                 index, positive, rest = (int(n[row]) for n in (signs.index, signs.n_positive, signs.n_undetermined))
@@ -153,9 +147,8 @@ class _Found:
             reasons.append(reason)
         return kinds, reasons
 
-    def _flatness(self, gradient: Tensor) -> Tensor:
+    def _flatness(self, gradient: Tensor, span: Tensor) -> Tensor:
         """‖Ar‖/(‖A‖‖r‖) of the residual r = Hp + g at the end, eigenvalues below 1e-7·‖H‖ counting as zero. (P,)."""
-        span = basis(self.landscape.symmetries, self.theta)[0]
         solution = minres.minres(self.apply, gradient, 1e-3, SINGULAR, 500, span)
         size = solution.norm * solution.residual_norm
         return solution.normal_residual_norm / size.clamp_min(torch.finfo(size.dtype).tiny)
@@ -181,7 +174,12 @@ def _uncertified(constant: Tensor) -> Certificates:
     return Certificates(constant, nothing, [False] * len(constant), ["lanczos"] * len(constant), nothing)
 
 
+def _rows_at_once(dim: int, steps: int) -> int:
+    """How many Lanczos bases fit a chunk."""
+    return max(1, CHUNK_BYTES // memory_bytes(1, dim, steps))
+
+
 def _in_chunks(function: Callable[[Tensor, Tensor], Tensor], steps: int, thetas: Tensor, keys: Tensor) -> Tensor:
-    rows = max(1, CHUNK_BYTES // memory_bytes(1, thetas.shape[1], steps))
+    rows = _rows_at_once(thetas.shape[1], steps)
     pairs = zip(torch.split(thetas, rows), torch.split(keys, rows), strict=True)
     return torch.cat([function(theta, key) for theta, key in pairs])

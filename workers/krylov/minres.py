@@ -182,7 +182,15 @@ def minres(
 
 
 def newton_length(landscape: Landscape, theta: Tensor, gradient: Tensor, span: Tensor, tolerance: float) -> Tensor:
-    """ρ = ‖H⁺g‖ at each row off the directions ``span`` (B, n, m). (B,), infinite where not finite.
+    """The length of :func:`newton_step`. (B,)."""
+    return newton_step(landscape, theta, gradient, span, tolerance)[1]
+
+
+def newton_step(
+    landscape: Landscape, theta: Tensor, gradient: Tensor, span: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """−H⁺g at each row off the directions ``span`` (B, n, m), 0 where not finite, and ρ = ‖H⁺g‖, infinite there.
+    (B, n), (B,).
 
     Eigenvalues at rounding level (n·eps·‖H‖) are left out, as where the eigensystem is known. A solve that runs out of
     iterations has resolved the larger part of H⁺g only.
@@ -197,5 +205,6 @@ def newton_length(landscape: Landscape, theta: Tensor, gradient: Tensor, span: T
         span,
         theta.norm(dim=1),
     )
-    length: Tensor = torch.where(solution.status == NON_FINITE, torch.inf, solution.x.norm(dim=1))
-    return length
+    finite = solution.status != NON_FINITE
+    step = torch.where(finite.unsqueeze(1), -solution.x, 0.0)
+    return step, torch.where(finite, step.norm(dim=1), torch.inf)
