@@ -122,15 +122,16 @@ def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
             done[config] = done[config] - seeds
     left = plan.plan_batches(sweep.seeds, configurations, done, plan.MAX_BATCH)
     # a finished sweep need not build its landscapes
+    notes = _notes(configurations, data) if left else ()
     allotted = _allotted(sweep, configurations, data) if left else memory.Allotment(plan.MAX_BATCH)
-    notes = (*_notes(configurations, data), *allotted.notes) if left else ()
     batches = tuple(plan.plan_batches(sweep.seeds, configurations, done, allotted.size))
     _check_starts(batches, data, origins)
     total = len(configurations) * len(sweep.seeds)
     finished = total - sum(len(batch.seeds) for batch in batches)
     tried = _tried(store) if retry_failed else {}
+    said = (*notes, *allotted.notes)
     return Plan(
-        sweep, store, configurations, data, origins, batches, allotted.size, finished, tried, notes, allotted.peak
+        sweep, store, configurations, data, origins, batches, allotted.size, finished, tried, said, allotted.peak
     )
 
 
@@ -141,8 +142,7 @@ def _tried(store: SweepStore) -> dict[str, int]:
 
 
 def _allotted(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...], data: Library) -> memory.Allotment:
-    """Trials a batch. Builds every landscape: its options may not fit its data, or its size the search."""
-    shapes(configurations, data)
+    """Trials a batch, and what they will take."""
 
     def predicted(settings: dict[str, Any]) -> Callable[[int], int]:
         known = memory.footprint(settings["landscape"], data.samples(settings["landscape"]))
@@ -153,22 +153,25 @@ def _allotted(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...],
 
 
 def _notes(configurations: tuple[plan.Configuration, ...], data: Library) -> tuple[str, ...]:
-    """What the sizes of the landscapes mean for how their points are found, each said once."""
+    """What the sizes of the landscapes mean for how their points are found, each said once.
+
+    Builds every landscape: its options may not fit its data, or its size the search.
+    """
     from landsweep.workers import mode
 
     sizes = zip(configurations, shapes(configurations, data), strict=True)
-    said = (mode.check(configuration.settings, n, mode.available_bytes()) for configuration, (n, _) in sizes)
+    available = mode.available_bytes()
+    said = (mode.check(configuration.settings, n, available) for configuration, (n, _) in sizes)
     return tuple(dict.fromkeys(note for note in said if note))
 
 
 def shapes(configurations: tuple[plan.Configuration, ...], data: Library) -> list[tuple[int, int]]:
     """(parameters, training samples) of each configuration; builds the landscapes, so a wrong one is refused."""
-    from landsweep.workers import builtin, mode
+    from landsweep.workers import builtin
 
     found = []
     for settings in (configuration.settings for configuration in configurations):
         n, samples = builtin.size(settings["landscape"], data.samples(settings["landscape"]))
-        mode.check(settings, n, mode.available_bytes())
         batch = settings["training"]["batch_size"]
         if isinstance(batch, int) and 0 < samples < batch:
             message = f"training.batch_size: found {batch}; allowed: at most the {samples} training examples"
