@@ -230,8 +230,7 @@ def module(name: str, *arguments: str) -> Callable[[Bench], tuple[str, bool]]:
         ended = watched([str(bench.clone / ".venv/bin/python"), "-m", name, *arguments], bench.clone)
         print(ended.output, flush=True)
         lines = ended.output.strip().splitlines()
-        said = next((line for line in lines if line.startswith(("holds: ", "FAILS: "))), None)
-        said = said or next((line for line in lines if "hold" in line.lower() and line.startswith("  ")), lines[0])
+        said = next((line for line in lines if "hold" in line.lower() and line.startswith("  ")), lines[0])
         return said.strip().removeprefix("holds: "), ended.code == 0
 
     return measure

@@ -19,6 +19,7 @@ import numpy as np
 from landsweep.analysis.equivalence import Sample, combine
 from landsweep.analysis.power import power_of
 from tests import faults, planted
+from tests.claims import measured_claims
 from tests.large_sweep import Plan, write
 from tests.simulated import ALPHA, SETTINGS, says
 from tests.simulated import level as level_of
@@ -183,20 +184,5 @@ CLAIMS: dict[str, tuple[str, Callable[[], tuple[str, bool]]]] = {
 }
 
 
-def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in CLAIMS]
-    if unknown:
-        print(f"no claim {unknown[0]!r}; there are {', '.join(CLAIMS)}")
-        return 2
-    held = True
-    for name in names or CLAIMS:
-        text, measure = CLAIMS[name]
-        print(f"{name}: {text}", flush=True)
-        measured, holds = measure()
-        held = held and holds
-        print(f"  {'holds' if holds else 'DOES NOT HOLD'}: {measured}", flush=True)
-    return 0 if held else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(measured_claims(CLAIMS, sys.argv[1:]))

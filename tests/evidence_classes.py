@@ -18,6 +18,7 @@ from landsweep.workers.classify import Classified
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
 from landsweep.workers.trust_region import TrustRegionNewton
+from tests.claims import measured_claims
 from tests.surfaces import VARIANCES, K, P, found, linear_autoencoder, normal
 
 INPUTS = 2
@@ -178,7 +179,4 @@ CLAIMS: dict[str, tuple[str, Callable[[], tuple[str, bool]]]] = {
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    results = {name: CLAIMS[name][1]() for name in sys.argv[1:] or CLAIMS}
-    for name, (measured, holds) in results.items():
-        print(f"{'holds' if holds else 'FAILS'}: {name}: {measured}")
-    raise SystemExit(not all(holds for _, holds in results.values()))
+    sys.exit(measured_claims(CLAIMS, sys.argv[1:]))

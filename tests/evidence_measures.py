@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from landsweep.cluster import run as runs
+from tests.claims import measured_claims
 from tests.memory_probe import ROOT, probed, sweep_of
 from tests.test_memory import MIB, greedy
 
@@ -102,7 +103,4 @@ CLAIMS: dict[str, tuple[str, Callable[[], tuple[str, bool]]]] = {
 
 
 if __name__ == "__main__":
-    results = {name: CLAIMS[name][1]() for name in sys.argv[1:] or CLAIMS}
-    for name, (measured, holds) in results.items():
-        print(f"{'holds' if holds else 'FAILS'}: {name}: {measured}")
-    raise SystemExit(not all(holds for _, holds in results.values()))
+    sys.exit(measured_claims(CLAIMS, sys.argv[1:]))

@@ -20,12 +20,12 @@ from landsweep.workers.landscape import Landscape
 from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
 from landsweep.workers.reference.catalogue import REFERENCES
 from landsweep.workers.self_check import CASES, Case, Row
+from tests.claims import Measured, measured_claims
 from tests.digits import CPU, built
 from tests.surfaces import ended, found
 from tests.test_reference_linear import true_inertia
 from tests.test_student_teacher import as_array, exact_hessian
 
-Measured = tuple[str, bool]
 PART = 200  # starts at once
 
 
@@ -225,7 +225,4 @@ CLAIMS: dict[str, tuple[str, Callable[..., Measured]]] = {
 
 if __name__ == "__main__":
     execution.prepare(1)
-    results = {name: CLAIMS[name][1]() for name in sys.argv[1:] or CLAIMS}
-    for name, (measured, holds) in results.items():
-        print(f"{'holds' if holds else 'FAILS'}: {name}: {measured}")
-    raise SystemExit(not all(holds for _, holds in results.values()))
+    sys.exit(measured_claims(CLAIMS, sys.argv[1:]))

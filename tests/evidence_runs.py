@@ -18,12 +18,12 @@ import yaml
 import landsweep
 from landsweep.cluster.data import library
 from landsweep.workers import execution
+from tests.claims import Measured, measured_claims
 from tests.data_files import Array, image_bytes, write
 from tests.processes import Ended, watched
 from tests.s3_server import ENVIRONMENT, binary, client, s3_server
 from tests.test_model_grid import REFUSED, TOLERANCE, grid, largest_error, refusal_fault
 
-Measured = tuple[str, bool]
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 MEMORY = 4e9  # bytes that all processes of a run may take together
 STRIPES = ("across", "checked", "down")  # classes of the generated images
@@ -217,7 +217,4 @@ CLAIMS: dict[str, tuple[str, Callable[[], Measured]]] = {
 
 if __name__ == "__main__":
     execution.prepare(1)
-    results = {name: CLAIMS[name][1]() for name in sys.argv[1:] or CLAIMS}
-    for name, (measured, holds) in results.items():
-        print(f"{'holds' if holds else 'FAILS'}: {name}: {measured}")
-    raise SystemExit(not all(holds for _, holds in results.values()))
+    sys.exit(measured_claims(CLAIMS, sys.argv[1:]))

@@ -19,6 +19,7 @@ from landsweep.workers.krylov.trace import trace
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.quadratic import eigh
 from tests import surfaces
+from tests.claims import measured_claims
 
 Shape = Callable[[int, int, np.random.Generator], np.ndarray]  # rows, n → eigenvalues (rows, n)
 EPS = torch.finfo(torch.float64).eps
@@ -317,7 +318,4 @@ CLAIMS: dict[str, tuple[str, Callable[[], tuple[str, bool]]]] = {
 
 if __name__ == "__main__":
     execution.prepare(1)
-    results = {name: CLAIMS[name][1]() for name in sys.argv[1:] or CLAIMS}
-    for name, (measured, holds) in results.items():
-        print(f"{'holds' if holds else 'FAILS'}: {name}: {measured}")
-    raise SystemExit(not all(holds for _, holds in results.values()))
+    sys.exit(measured_claims(CLAIMS, sys.argv[1:]))

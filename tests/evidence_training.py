@@ -17,6 +17,7 @@ from landsweep.workers.landscape import Landscape
 from landsweep.workers.reference.deep_linear import deep_linear
 from landsweep.workers.training import Streams, initial_parameters, minibatches
 from landsweep.workers.training_starts import Start
+from tests.claims import measured_claims
 from tests.digits import built
 from tests.trained import CPU, path, section, trained
 
@@ -258,7 +259,4 @@ CLAIMS: dict[str, tuple[str, Callable[[], tuple[str, bool]]]] = {
 
 if __name__ == "__main__":
     execution.prepare(1)
-    results = {name: CLAIMS[name][1]() for name in sys.argv[1:] or CLAIMS}
-    for name, (measured, holds) in results.items():
-        print(f"{'holds' if holds else 'FAILS'}: {name}: {measured}")
-    raise SystemExit(not all(holds for _, holds in results.values()))
+    sys.exit(measured_claims(CLAIMS, sys.argv[1:]))
