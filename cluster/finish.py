@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from landsweep.cluster import tracking
-from landsweep.cluster.run import Plan
+from landsweep.cluster.prepare import Plan
 from landsweep.cluster.store import SWEEP_FILE
 from landsweep.cluster.tracked import run_tree
 from landsweep.workers import record

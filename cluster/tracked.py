@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from landsweep.cluster.run import Plan
+from landsweep.cluster.prepare import Plan
 from landsweep.workers import record
 
 FEW_TRIALS = 500  # tracking.trials: auto logs a run per trial up to here

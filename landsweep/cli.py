@@ -19,7 +19,8 @@ import typer
 from landsweep.workers.errors import LandsweepError, QueryError, RequestError, SweepFileError
 
 if TYPE_CHECKING:
-    from landsweep.cluster.run import Plan, Progress
+    from landsweep.cluster.prepare import Plan
+    from landsweep.cluster.run import Progress
     from landsweep.cluster.spec import Sweep
 
 app = typer.Typer(
@@ -109,8 +110,8 @@ def run(
     retry_failed: Annotated[bool, typer.Option(help="run failed trials again")] = False,
 ) -> None:
     """Run a sweep to completion, then its verdict, report and tracking. Running it again does only what is new."""
+    from landsweep.cluster import prepare, spec
     from landsweep.cluster import run as runs
-    from landsweep.cluster import spec
 
     if address and address.startswith(("http://", "https://")):
         raise RequestError(
@@ -120,7 +121,7 @@ def run(
     sweep = _load(file, store, tracking_uri, set_)
     for warning in spec.warnings(sweep):
         _complain(f"warning: {warning}")
-    planned = runs.prepare(sweep, retry_failed)
+    planned = prepare.prepare(sweep, retry_failed)
     for note in planned.notes:
         _complain(f"note: {note}")
     if not planned.batches:
@@ -249,16 +250,15 @@ def _conclude(planned: Plan, anything_new: bool) -> None:
 def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json = False) -> None:
     """What a run would do: configurations, trials, batches done and left, parameters, memory."""
     from landsweep.analysis.verdict import VerdictOptions
-    from landsweep.cluster import run as runs
-    from landsweep.cluster import spec
+    from landsweep.cluster import prepare, spec
 
     sweep = _load(file, store, None, set_)
     for warning in spec.warnings(sweep):
         _complain(f"warning: {warning}")
-    planned = runs.prepare(sweep)
+    planned = prepare.prepare(sweep)
     for note in planned.notes:
         _complain(f"note: {note}")
-    shapes = runs.shapes(planned.configurations, planned.data)
+    shapes = prepare.shapes(planned.configurations, planned.data)
     facts = {
         "sweep": sweep.name,
         "location": planned.store.uri,
@@ -308,10 +308,9 @@ def _trials_for_margin(planned: Plan) -> int | None:
 def _location(text: str) -> str:
     """A results location, from itself or from a sweep file."""
     if text.endswith((".yaml", ".yml")) and Path(text).is_file():
-        from landsweep.cluster import run as runs
-        from landsweep.cluster import spec
+        from landsweep.cluster import prepare, spec
 
-        return runs.location(spec.load(text))
+        return prepare.location(spec.load(text))
     return text
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from landsweep.cluster import run as runs
+from landsweep.cluster.prepare import prepare
 from tests.claims import measured_claims
 from tests.memory_probe import ROOT, probed, sweep_of
 from tests.test_memory import MIB, greedy
@@ -72,7 +72,7 @@ def automatic() -> tuple[str, bool]:
     with tempfile.TemporaryDirectory() as folder:
         for limit in (300, 400, 600):
             sections = {**greedy(Path(folder)), "resources": {"memory": limit * MIB}}
-            size = runs.prepare(sweep_of(64, sections)).size
+            size = prepare(sweep_of(64, sections)).size
             probe = probed(size, sections)
             holds = holds and probe.measured < limit
             rows.append(f"{limit} MiB: {size} trials a batch, {probe.measured:.0f} MiB")

@@ -63,7 +63,7 @@ def _main(trials: int, sections: dict[str, Any]) -> None:
     from landsweep.cluster.execute import Job, execute
     from landsweep.cluster.plan import Batch, batch_id
     from landsweep.cluster.policy import Work
-    from landsweep.cluster.run import code_hash, importable
+    from landsweep.cluster.prepare import code_hash, importable
     from landsweep.workers import batch, execution  # noqa: F401  (what a worker imports with its first batch)
 
     data, sweep, seeds = Library(), sweep_of(trials, sections), tuple(range(trials))

@@ -21,6 +21,7 @@ from landsweep.cluster import checkpoints, spec
 from landsweep.cluster import run as runs
 from landsweep.cluster.executors import InlineExecutor
 from landsweep.cluster.files import LocalFiles
+from landsweep.cluster.prepare import prepare
 from landsweep.cluster.training_settings import OPTIMIZERS
 from landsweep.workers.checkpoint import Arrays, Checkpoint
 from landsweep.workers.training import DTYPES, Trained
@@ -217,7 +218,7 @@ def test_a_killed_batch_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch:
     assert not list((tmp_path / "runs" / "killed").glob("checkpoints/*"))
 
     undisturbed = {**sweep, "name": "undisturbed", "resources": {"batch": 3, "checkpoint": None}}
-    runs.run(runs.prepare(spec.validate(undisturbed, "f")), InlineExecutor, lambda progress: None)
+    runs.run(prepare(spec.validate(undisturbed, "f")), InlineExecutor, lambda progress: None)
     points, ends = measured(sweep)
     others, other_ends = measured(undisturbed)
     pd.testing.assert_frame_equal(points, others, check_exact=True)

@@ -15,6 +15,7 @@ from landsweep.cluster import run as runs
 from landsweep.cluster import spec
 from landsweep.cluster.data import library
 from landsweep.cluster.executors import InlineExecutor
+from landsweep.cluster.prepare import Plan, prepare
 from landsweep.workers.errors import ConflictError, LandscapeError, RequestError
 from landsweep.workers.samples import Samples
 from tests.comparison import largest_difference, points_of
@@ -124,8 +125,8 @@ def small_sweep(folder: Path, data: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def prepared(sweep: dict[str, Any]) -> runs.Plan:
-    return runs.prepare(spec.validate(sweep, "sweep.yaml"))
+def prepared(sweep: dict[str, Any]) -> Plan:
+    return prepare(spec.validate(sweep, "sweep.yaml"))
 
 
 def test_a_sweep_on_npz_runs_once_and_notices_other_data(tmp_path: Path) -> None:

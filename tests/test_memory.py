@@ -23,6 +23,7 @@ from landsweep.cluster.execute import Job, Summary
 from landsweep.cluster.executors import Completion, InlineExecutor
 from landsweep.cluster.plan import Batch, Configuration, batch_id
 from landsweep.cluster.policy import FailedTrial, Work
+from landsweep.cluster.prepare import prepare
 from landsweep.workers.errors import LandscapeError, SweepFileError
 from landsweep.workers.footprint import Allocated, Footprint, measured
 from landsweep.workers.landscape import Landscape
@@ -276,7 +277,7 @@ def limited(folder: str, beside: int) -> None:
     from landsweep.workers import batch, execution  # noqa: F401
 
     execution.prepare(1)
-    planned = runs.prepare(spec.validate(greedy(Path(folder), batch=16), "greedy"))
+    planned = prepare(spec.validate(greedy(Path(folder), batch=16), "greedy"))
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + beside, resource.RLIM_INFINITY))
     progress = runs.run(planned, InlineExecutor, lambda progress: None)
@@ -289,7 +290,7 @@ def test_automatic_batches_keep_below_the_limit(tmp_path: Path) -> None:
     sweep = {**greedy(tmp_path), "seeds": 64}
     limit = 500 * MIB
     checked = sweep_of(64, {**sweep, "resources": {"memory": limit}})
-    planned = runs.prepare(checked)
+    planned = prepare(checked)
     assert 1 < planned.size < 64
     assert planned.notes == ()
     assert planned.batch_bytes is not None and 0.4 * limit < planned.batch_bytes <= limit
@@ -299,7 +300,7 @@ def test_automatic_batches_keep_below_the_limit(tmp_path: Path) -> None:
 
 
 def test_a_plan_warns_of_a_batch_that_is_too_large(tmp_path: Path) -> None:
-    planned = runs.prepare(sweep_of(64, greedy(tmp_path, batch=64, memory="500MB")))
+    planned = prepare(sweep_of(64, greedy(tmp_path, batch=64, memory="500MB")))
     assert planned.size == 64
     assert planned.batch_bytes is not None and planned.batch_bytes > 500 * 10**6
     (note,) = planned.notes
@@ -309,7 +310,7 @@ def test_a_plan_warns_of_a_batch_that_is_too_large(tmp_path: Path) -> None:
 def test_a_landscape_that_cannot_be_differentiated_is_refused_by_the_plan(tmp_path: Path) -> None:
     sweep = greedy(tmp_path, GREEDY.replace("    return (", "    if theta[0] > 0: theta = -theta\n    return ("))
     with pytest.raises(LandscapeError, match="vmap"):
-        runs.prepare(sweep_of(2, sweep))
+        prepare(sweep_of(2, sweep))
 
 
 def test_a_landscape_without_forward_mode_is_reckoned_by_its_gradient() -> None:

@@ -7,8 +7,9 @@ from typing import Any, get_args
 
 import pytest
 
-from landsweep.cluster import model_settings, run, spec
+from landsweep.cluster import model_settings, spec
 from landsweep.cluster.data.library import Library
+from landsweep.cluster.prepare import prepare
 from landsweep.workers import builtin
 from landsweep.workers.activations import ACTIVATIONS, KINKED
 from landsweep.workers.errors import LandscapeError, RequestError, SweepFileError
@@ -71,7 +72,7 @@ def test_models_that_do_not_fit_the_data_are_refused_at_the_plan(
     landscape: dict[str, Any], key: str, reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(RequestError) as caught:
-        run.prepare(sweep(tmp_path, **landscape))
+        prepare(sweep(tmp_path, **landscape))
     assert key in str(caught.value)
     assert reason in str(caught.value)
 

@@ -13,6 +13,7 @@ import landsweep
 from landsweep.cluster import run as runs
 from landsweep.cluster import spec
 from landsweep.cluster.executors import InlineExecutor
+from landsweep.cluster.prepare import prepare
 from landsweep.cluster.ray_executor import RayExecutor, protect_token
 from landsweep.workers.errors import RequestError
 from tests.comparison import largest_difference, points_of
@@ -27,7 +28,7 @@ def test_a_killed_actor_costs_one_trial(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     sweep = small_sweep(tmp_path, seeds=3, grid={}, resources={"batch": 2, "retries": 1})
     spoil(sweep, seed=1)
-    planned = runs.prepare(spec.validate(sweep, "sweep.yaml"))
+    planned = prepare(spec.validate(sweep, "sweep.yaml"))
     assert [batch.seeds for batch in planned.batches] == [(0, 1), (2,)]
     progress = runs.run(planned, lambda: RayExecutor(1.0, 0.0), lambda progress: None)
     assert not ray.is_initialized()
@@ -54,7 +55,7 @@ def test_a_batch_that_takes_too_long_is_ended(
         f"def build(**options):\n    while os.getpid() != {os.getpid()}:\n        pass\n    return _build(**options)\n"
     )
     hang.write_text(f"{hang.read_text()}\n\nimport os\n\n_build = build\n\n\n{build}")  # the plan may build it
-    planned = runs.prepare(spec.validate(sweep, "sweep.yaml"))
+    planned = prepare(spec.validate(sweep, "sweep.yaml"))
     progress = runs.run(planned, lambda: RayExecutor(1.0, 0.0), lambda progress: None)
     assert [trial.rpartition("-")[2] for trial, _ in progress.failed] == ["0", "1"]
     assert all("took longer than resources.timeout, 20 s" in error for _, error in progress.failed)
@@ -66,12 +67,12 @@ def test_a_cluster_runs_the_same_sweep(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(sys, "path", list(sys.path))
     sweep = small_sweep(tmp_path)
-    here = runs.prepare(spec.validate({**sweep, "name": "here"}, "sweep.yaml"))
+    here = prepare(spec.validate({**sweep, "name": "here"}, "sweep.yaml"))
     runs.run(here, InlineExecutor, lambda progress: None)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
-        there = runs.prepare(spec.validate({**sweep, "name": "there"}, "sweep.yaml"))
+        there = prepare(spec.validate({**sweep, "name": "there"}, "sweep.yaml"))
         address, store = cluster.address, there.store.uri
         progress = runs.run(there, lambda: RayExecutor(1.0, 0.0, address, store), lambda progress: None)
         assert progress.done == 8

@@ -19,8 +19,9 @@ from landsweep.cluster import run as runs
 from landsweep.cluster import spec
 from landsweep.cluster.execute import Job
 from landsweep.cluster.executors import Completion, Executor, InlineExecutor
+from landsweep.cluster.prepare import Plan, prepare
 from landsweep.cluster.progress import damaged, sweeps
-from landsweep.cluster.run import Plan, Progress
+from landsweep.cluster.run import Progress
 from landsweep.cluster.store import QUESTION_FILE, SweepStore
 from landsweep.workers.errors import ConflictError, ExecutionError, LandscapeError, RequestError
 from tests.toy import small_sweep, spoil
@@ -36,7 +37,7 @@ def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepared(sweep: dict[str, Any], retry_failed: bool = False) -> Plan:
-    return runs.prepare(spec.validate(sweep, "sweep.yaml"), retry_failed)
+    return prepare(spec.validate(sweep, "sweep.yaml"), retry_failed)
 
 
 def ran(sweep: dict[str, Any], retry_failed: bool = False, make: Callable[[], Executor] = InlineExecutor) -> Progress:

@@ -10,6 +10,7 @@ import pytest
 from landsweep.cluster import run as runs
 from landsweep.cluster import spec
 from landsweep.cluster.executors import InlineExecutor
+from landsweep.cluster.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEP = {
@@ -29,7 +30,7 @@ def cells() -> list[str]:
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = runs.prepare(spec.validate({**SWEEP, "store": str(tmp_path)}, "tour"))
+    planned = prepare(spec.validate({**SWEEP, "store": str(tmp_path)}, "tour"))
     runs.run(planned, InlineExecutor, lambda progress: None)
     monkeypatch.setenv("LANDSWEEP_TOUR", str(tmp_path / "tour"))
     names: dict[str, object] = {}

@@ -17,6 +17,7 @@ from landsweep.cluster import run as runs
 from landsweep.cluster.executors import InlineExecutor
 from landsweep.cluster.finish import Conclusion
 from landsweep.cluster.mistakes import masked
+from landsweep.cluster.prepare import prepare
 from landsweep.cluster.tracked import TrackedRun, run_tree
 from landsweep.workers.errors import LandsweepError
 from tests.toy import small_sweep, spoil
@@ -36,13 +37,13 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> dict[st
     before = list(sys.path)
     content = small_sweep(tmp_path_factory.mktemp("tracked"), seeds=3, tracking={})
     spoil(content, seed=1)
-    runs.run(runs.prepare(spec.validate(content, "x")), InlineExecutor, lambda progress: None)
+    runs.run(prepare(spec.validate(content, "x")), InlineExecutor, lambda progress: None)
     sys.path[:] = before
     return content
 
 
 def concluded(sweep: dict[str, Any], verdict: Mapping[str, Any] | None = None, **changes: Any) -> str | None:
-    planned = runs.prepare(spec.validate({**sweep, **changes}, "x"))
+    planned = prepare(spec.validate({**sweep, **changes}, "x"))
     opened = landsweep.open(planned.store.uri)
     points, trials = opened.points(), opened.trials()
     figures = dict.fromkeys(points["config"].unique(), FIGURES)
@@ -110,7 +111,7 @@ def test_the_tree_of_runs(sweep: dict[str, Any], recwarn: pytest.WarningsRecorde
 def test_running_twice_makes_no_second_set(sweep: dict[str, Any]) -> None:
     assert concluded(sweep) is None
     before = {run.info.run_id: run for run in logged(sweep)}
-    planned = runs.prepare(spec.validate(sweep, "x"))
+    planned = prepare(spec.validate(sweep, "x"))
     conclusion = Conclusion(planned)
     conclusion.store({}, "the summary", b"")
     assert conclusion.known_summary() == "the summary"
@@ -161,7 +162,7 @@ def test_none_switches_tracking_off(sweep: dict[str, Any], monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("wanted", "count"), [("auto", 9), (True, 9), (False, 3)])
 def test_a_run_a_trial_only_where_asked(sweep: dict[str, Any], wanted: Any, count: int) -> None:
-    planned = runs.prepare(spec.validate({**sweep, "tracking": {"trials": wanted}}, "x"))
+    planned = prepare(spec.validate({**sweep, "tracking": {"trials": wanted}}, "x"))
     opened = landsweep.open(planned.store.uri)
     tree = run_tree(planned, opened.points(), opened.trials(), {}, {}, {})
     assert len(tree) == count

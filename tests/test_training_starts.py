@@ -15,6 +15,7 @@ from landsweep.analysis.sweep import Sweep
 from landsweep.cluster import run as runs
 from landsweep.cluster import spec
 from landsweep.cluster.executors import InlineExecutor
+from landsweep.cluster.prepare import Plan, prepare
 from landsweep.workers.batch import stream_key
 from landsweep.workers.checkpoint import Arrays, Checkpoint
 from landsweep.workers.errors import LandscapeError
@@ -39,7 +40,7 @@ def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ran(sweep: dict[str, Any]) -> Sweep:
-    runs.run(runs.prepare(spec.validate(sweep, "sweep.yaml")), InlineExecutor, lambda progress: None)
+    runs.run(prepare(spec.validate(sweep, "sweep.yaml")), InlineExecutor, lambda progress: None)
     return landsweep.open(f"{sweep['store']}/{sweep['name']}")
 
 
@@ -194,8 +195,8 @@ def test_training_begins_between_two(source: tuple[dict[str, Any], Sweep]) -> No
     assert len(points) == 12
 
 
-def prepared(sweep: dict[str, Any]) -> runs.Plan:
-    return runs.prepare(spec.validate(sweep, "sweep.yaml"))
+def prepared(sweep: dict[str, Any]) -> Plan:
+    return prepare(spec.validate(sweep, "sweep.yaml"))
 
 
 def test_an_id_follows_from_what_training_begins_at(source: tuple[dict[str, Any], Sweep], tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""From a sweep to the plan of what of it is left. Reads the store and the data sets, writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from landsweep.cluster import memory, plan, spec, yaml_reader
+from landsweep.cluster.data.library import Library
+from landsweep.cluster.origins import Origins
+from landsweep.cluster.store import DATA_FILE, SWEEP_FILE, SweepStore
+from landsweep.workers.errors import ConflictError, LandscapeError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep asks for and what of it is left."""
+
+    sweep: spec.Sweep
+    store: SweepStore
+    configurations: tuple[plan.Configuration, ...]
+    data: Library
+    origins: Origins
+    batches: tuple[plan.Batch, ...]  # left to run
+    size: int  # trials a batch
+    done: int  # trials
+    tried: Mapping[str, int]  # trial → its attempts so far, of those whose failure is tried again
+    notes: tuple[str, ...] = ()  # what to know before it runs
+    batch_bytes: int | None = None  # of the largest batch, predicted; None: nothing is left
+
+    @property
+    def total(self) -> int:
+        return len(self.configurations) * len(self.sweep.seeds)
+
+    @property
+    def left(self) -> int:
+        return sum(len(batch.seeds) for batch in self.batches)
+
+    def seconds_left(self) -> float | None:
+        """What the trials left will take of one batch's resources, if they are like those done; None before any is."""
+        seconds = self.store.table("trials", ["seconds"]).column("seconds").drop_null()
+        return round(pa.compute.mean(seconds).as_py() * self.left, 1) if len(seconds) else None
+
+    def cost_left(self) -> float | None:
+        """Their price, where ``resources.price_per_hour`` gives one."""
+        price, seconds = self.sweep.resources.price_per_hour, self.seconds_left()
+        return None if price is None or seconds is None else round(price * seconds / 3600, 2)
+
+
+def code_hash(sweep: spec.Sweep) -> str | None:
+    """sha256 of the module that the landscape names, or None for built-in ones."""
+    name = sweep.landscape.name
+    if ":" not in name:
+        return None
+    for folder in reversed(importable(sweep)):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    module = name.partition(":")[0]
+    try:
+        found = importlib.util.find_spec(module)
+    except ImportError:
+        found = None
+    if found is None or not found.origin or not Path(found.origin).is_file():
+        raise LandscapeError(f"landscape.name: no module {module!r}; check the name and list its folder under `code:`")
+    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+
+
+def importable(sweep: spec.Sweep) -> tuple[str, ...]:
+    """Folders that user landscapes are imported from: those of ``code``, then the working directory."""
+    return tuple(str(Path(folder).resolve()) for folder in (*sweep.code, "."))
+
+
+def location(sweep: spec.Sweep) -> str:
+    """``<store>/<name>``."""
+    return f"{sweep.store.rstrip('/')}/{sweep.name}"
+
+
+def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
+    """The plan of what is left. Reads the store and the data sets, writes nothing.
+
+    Raises ConflictError where the name is taken, LandscapeError for data that cannot be used.
+    """
+    store, data, origins = SweepStore(location(sweep)), Library(), Origins()
+    _check_name(sweep, store)
+    configurations = plan.expand(sweep, code_hash(sweep), data.checksum, origins.identity)
+    _check_data(store, data)
+    snapshot = store.snapshot()
+    done = snapshot.trials()
+    if retry_failed:
+        for config, seeds in snapshot.failed().items():
+            done[config] = done[config] - seeds
+    left = plan.plan_batches(sweep.seeds, configurations, done, plan.MAX_BATCH)
+    # a finished sweep need not build its landscapes
+    notes = _notes(configurations, data) if left else ()
+    allotted = _allotted(sweep, configurations, data) if left else memory.Allotment(plan.MAX_BATCH)
+    batches = tuple(plan.plan_batches(sweep.seeds, configurations, done, allotted.size))
+    _check_starts(batches, data, origins)
+    total = len(configurations) * len(sweep.seeds)
+    finished = total - sum(len(batch.seeds) for batch in batches)
+    tried = _tried(store) if retry_failed else {}
+    said = (*notes, *allotted.notes)
+    return Plan(
+        sweep, store, configurations, data, origins, batches, allotted.size, finished, tried, said, allotted.peak
+    )
+
+
+def _tried(store: SweepStore) -> dict[str, int]:
+    """The attempts of the trials that failed, as their rows say."""
+    rows = store.table("trials", ["trial", "attempt"], pa.compute.field("status") == "failed").to_pylist()
+    return {row["trial"]: row["attempt"] for row in sorted(rows, key=lambda row: int(row["attempt"]))}
+
+
+def _allotted(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...], data: Library) -> memory.Allotment:
+    """Trials a batch, and what they will take."""
+
+    def predicted(settings: dict[str, Any]) -> Callable[[int], int]:
+        known = memory.footprint(settings["landscape"], data.samples(settings["landscape"]))
+        return lambda trials: memory.batch_bytes(settings, known, trials)
+
+    resources, predictions = sweep.resources, [predicted(one.settings) for one in configurations]
+    return memory.allotted(predictions, resources.batch, resources.memory, len(sweep.seeds))
+
+
+def _notes(configurations: tuple[plan.Configuration, ...], data: Library) -> tuple[str, ...]:
+    """What the sizes of the landscapes mean for how their points are found, each said once.
+
+    Builds every landscape: its options may not fit its data, or its size the search.
+    """
+    from landsweep.workers import mode
+
+    sizes = zip(configurations, shapes(configurations, data), strict=True)
+    available = mode.available_bytes()
+    said = (mode.check(configuration.settings, n, available) for configuration, (n, _) in sizes)
+    return tuple(dict.fromkeys(note for note in said if note))
+
+
+def shapes(configurations: tuple[plan.Configuration, ...], data: Library) -> list[tuple[int, int]]:
+    """(parameters, training samples) of each configuration; builds the landscapes, so a wrong one is refused."""
+    from landsweep.workers import builtin
+
+    found = []
+    for settings in (configuration.settings for configuration in configurations):
+        n, samples = builtin.size(settings["landscape"], data.samples(settings["landscape"]))
+        batch = settings["training"]["batch_size"]
+        if isinstance(batch, int) and 0 < samples < batch:
+            message = f"training.batch_size: found {batch}; allowed: at most the {samples} training examples"
+            raise LandscapeError(message)
+        found.append((n, samples))
+    return found
+
+
+def _check_starts(batches: tuple[plan.Batch, ...], data: Library, origins: Origins) -> None:
+    """Refuse starts in other sweeps that are not there or do not fit."""
+    for batch in batches:
+        if batch.config.origin:
+            ((n, _),) = shapes((batch.config,), data)
+            origins.check(batch.config.settings["training"], batch.seeds, n)
+
+
+def _check_data(store: SweepStore, data: Library) -> None:
+    """Refuse a data set that is not what the sweep was run on: its results would be mixed with others."""
+    text = store.text(DATA_FILE)
+    before = store.json(DATA_FILE, text) if text else {}
+    changed = [name for name, checksum in data.checksums().items() if before.get(name, checksum) != checksum]
+    if changed:
+        message = f"{store.uri} was run on other data: the content of {', '.join(changed)} has changed since: "
+        raise ConflictError(message + "choose another name, or restore the files")
+
+
+def _check_name(sweep: spec.Sweep, store: SweepStore) -> None:
+    text = store.text(SWEEP_FILE)
+    if text is None:
+        return
+    old = yaml_reader.read_text(text, f"{store.uri}/{SWEEP_FILE}")
+    differing = spec.difference(old, sweep.canonical())
+    if differing:
+        keys = ", ".join(differing)
+        message = (
+            f"{store.uri} holds another sweep of this name: {keys} differ; seeds and grid axes may only be extended: "
+        )
+        raise ConflictError(message + "choose another name, or go back to the old values")
