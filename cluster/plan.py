@@ -21,7 +21,7 @@ class Configuration:
     id: str  # content hash, 16 hex digits
     settings: dict[str, Any]  # landscape, training, search, measure, complete with defaults
     grid: dict[str, Any]  # dotted key → this cell's value, as validated
-    code: str | None = None  # sha256 of the module that the landscape names
+    code: str | None = None  # sha256 of the code that the landscape names
     data: str | None = None  # sha256 of the data set's content
     origin: tuple[str, ...] | None = None  # what of other sweeps its trainings begin at
 
@@ -37,21 +37,23 @@ class Batch:
 
 def expand(
     sweep: Sweep,
-    code_hash: str | None = None,
+    code_hash: Callable[[Mapping[str, Any]], str | None] = lambda landscape: None,
     data_checksum: Callable[[Mapping[str, Any]], str | None] = lambda landscape: None,
     origin: Callable[[Mapping[str, Any]], tuple[str, ...] | None] = lambda training: None,
 ) -> tuple[Configuration, ...]:
     """The configurations of ``sweep`` in the order of its grid, the last axis fastest.
 
-    A configuration's id is that of its settings, the numerics version, ``code_hash`` and what ``data_checksum`` gives
+    A configuration's id is that of its settings, the numerics version, what ``code_hash`` and ``data_checksum`` give
     for its landscape and ``origin`` for its training, however it came about.
     """
     cells = sweep.configurations()
-    found = ((*cell, data_checksum(cell[0]["landscape"]), origin(cell[0]["training"])) for cell in cells)
-    return tuple(
-        Configuration(configuration_id(settings, code_hash, data, start), settings, cell, code_hash, data, start)
-        for settings, cell, data, start in found
-    )
+    found = []
+    for settings, cell in cells:
+        code, data = code_hash(settings["landscape"]), data_checksum(settings["landscape"])
+        start = origin(settings["training"])
+        name = configuration_id(settings, code, data, start)
+        found.append(Configuration(name, settings, cell, code, data, start))
+    return tuple(found)
 
 
 def configuration_id(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
 
 from landsweep.cluster import memory, plan, spec, yaml_reader
+from landsweep.cluster.code import code_hashes
 from landsweep.cluster.data.library import Library
 from landsweep.cluster.origins import Origins
 from landsweep.cluster.store import DATA_FILE, SWEEP_FILE, SweepStore
@@ -55,29 +52,6 @@ class Plan:
         return None if price is None or seconds is None else round(price * seconds / 3600, 2)
 
 
-def code_hash(sweep: spec.Sweep) -> str | None:
-    """sha256 of the module that the landscape names, or None for built-in ones."""
-    name = sweep.landscape.name
-    if ":" not in name:
-        return None
-    for folder in reversed(importable(sweep)):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-    module = name.partition(":")[0]
-    try:
-        found = importlib.util.find_spec(module)
-    except ImportError:
-        found = None
-    if found is None or not found.origin or not Path(found.origin).is_file():
-        raise LandscapeError(f"landscape.name: no module {module!r}; check the name and list its folder under `code:`")
-    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
-
-
-def importable(sweep: spec.Sweep) -> tuple[str, ...]:
-    """Folders that user landscapes are imported from: those of ``code``, then the working directory."""
-    return tuple(str(Path(folder).resolve()) for folder in (*sweep.code, "."))
-
-
 def location(sweep: spec.Sweep) -> str:
     """``<store>/<name>``."""
     return f"{sweep.store.rstrip('/')}/{sweep.name}"
@@ -90,7 +64,7 @@ def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
     """
     store, data, origins = SweepStore(location(sweep)), Library(), Origins()
     _check_name(sweep, store)
-    configurations = plan.expand(sweep, code_hash(sweep), data.checksum, origins.identity)
+    configurations = plan.expand(sweep, code_hashes(sweep), data.checksum, origins.identity)
     _check_data(store, data)
     snapshot = store.snapshot()
     done = snapshot.trials()

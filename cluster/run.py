@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from landsweep.cluster import checkpoints, commit, plan, policy, yaml_reader
+from landsweep.cluster.code import importable
 from landsweep.cluster.execute import Job
 from landsweep.cluster.executors import Completion, Executor
 from landsweep.cluster.files import LocalFiles
-from landsweep.cluster.prepare import Plan, importable
+from landsweep.cluster.prepare import Plan
 from landsweep.cluster.store import DATA_FILE, QUESTION_FILE, SWEEP_FILE
 from landsweep.workers import record
 from landsweep.workers.errors import ExecutionError, RequestError

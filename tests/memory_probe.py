@@ -59,15 +59,15 @@ def _status(field: str) -> float:
 
 def _main(trials: int, sections: dict[str, Any]) -> None:
     from landsweep.cluster import memory, plan
+    from landsweep.cluster.code import code_hashes, importable
     from landsweep.cluster.data.library import Library
     from landsweep.cluster.execute import Job, execute
     from landsweep.cluster.plan import Batch, batch_id
     from landsweep.cluster.policy import Work
-    from landsweep.cluster.prepare import code_hash, importable
     from landsweep.workers import batch, execution  # noqa: F401  (what a worker imports with its first batch)
 
     data, sweep, seeds = Library(), sweep_of(trials, sections), tuple(range(trials))
-    (configuration,) = plan.expand(sweep, code_hash(sweep), data.checksum)
+    (configuration,) = plan.expand(sweep, code_hashes(sweep), data.checksum)
     work = Work(Batch(batch_id(configuration.id, seeds), configuration, seeds))
     samples = data.samples(configuration.settings["landscape"])
     with tempfile.TemporaryDirectory() as store:

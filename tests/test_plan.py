@@ -49,7 +49,7 @@ def test_id_is_the_same_however_a_configuration_came_about() -> None:
 
 def test_id_depends_on_numerics_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = spec.validate(BASE, "sweep.yaml")
-    before = {plan.expand(sweep)[0].id, plan.expand(sweep, "a" * 64)[0].id, plan.expand(sweep, "b" * 64)[0].id}
+    before = {plan.expand(sweep)[0].id, plan.expand(sweep, lambda _: "a" * 64)[0].id, plan.expand(sweep, lambda _: "b" * 64)[0].id}
     monkeypatch.setattr(record, "NUMERICS_VERSION", record.NUMERICS_VERSION + 1)
     assert len(before | {plan.expand(sweep)[0].id}) == 4
 
@@ -60,7 +60,7 @@ def test_optimisers_share_a_landscape() -> None:
     )
     keys = [plan.landscape_key(cell) for cell in cells]
     assert keys[0] == keys[2] != keys[1] == keys[3]
-    (with_code,) = plan.expand(spec.validate(BASE, "sweep.yaml"), "a" * 64)
+    (with_code,) = plan.expand(spec.validate(BASE, "sweep.yaml"), lambda _: "a" * 64)
     assert plan.landscape_key(with_code) not in keys
 
 

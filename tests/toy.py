@@ -68,13 +68,14 @@ def spoil(sweep: dict[str, Any], seed: int) -> Path:
     """Make the trials of ``seed`` fail, whatever their configuration; the file to remove to mend it."""
     import torch
 
-    from landsweep.cluster import plan, prepare, spec
+    from landsweep.cluster import plan, spec
+    from landsweep.cluster.code import code_hashes
     from landsweep.workers import builtin, training
     from landsweep.workers.batch import stream_key
 
     checked = spec.validate(sweep, "toy")
     starts = []
-    for configuration in plan.expand(checked, prepare.code_hash(checked)):
+    for configuration in plan.expand(checked, code_hashes(checked)):
         landscape = builtin.build(configuration.settings["landscape"], torch.device("cpu"))
         key = stream_key(configuration.settings)
         starts += training.initial_parameters(landscape, key, [seed], torch.device("cpu"))[:, 0].tolist()
