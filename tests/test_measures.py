@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,6 +139,44 @@ def test_filter_sharpness_does_not_see_a_rescaling_that_the_loss_does_not_see() 
     torch.testing.assert_close(plain, rescaled, rtol=1e-12, atol=0)
     balls = [flatness.sharpness(landscape, place, KEYS) for place in (theta, factor * theta)]
     assert (balls[1] > 2 * balls[0]).all()  # as the ball does
+
+
+SPLIT: dict[str, tuple[dict[str, Any], slice, slice]] = {
+    "cnn": ({"channels": [1], "activation": "relu"}, slice(0, 10), slice(10, 170)),  # K1, c1 against W1 of 16 pixels
+    "rnn": ({"hidden": 1, "activation": "relu"}, slice(0, 8), slice(10, 20)),  # W (and b = 0) against V
+    "resnet": ({"width": 1}, slice(22, 31), slice(31, 32)),  # K2 of the first block against its multiplier
+}
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_filter_sharpness_of_each_model_does_not_see_its_rescalings(name: str) -> None:
+    options, growing, shrinking = SPLIT[name]
+    landscape = built({"name": name, "data": "digits", "train_size": 20, "weight_decay": 0.0, **options})
+    theta = torch.stack([landscape.init(torch.Generator().manual_seed(seed)) for seed in range(2)])
+    theta = theta + normal(2, landscape.dim, seed=3, scale=0.1) * (theta != 0)
+    moved = theta.clone()
+    moved[:, growing] *= 2
+    moved[:, shrinking] /= 2
+    torch.testing.assert_close(landscape.objective(moved), landscape.objective(theta), rtol=1e-13, atol=0)
+    before, after = (flatness.sharpness_filter(landscape, place, KEYS[:2]) for place in (theta, moved))
+    torch.testing.assert_close(after, before, rtol=1e-10, atol=0)
+    whole = dataclasses.replace(landscape, filters=None)
+    before, after = (flatness.sharpness_filter(whole, place, KEYS[:2]) for place in (theta, moved))
+    assert bool(((after - before).abs() > 1e-3 * before.abs()).all())
+
+
+def test_filters_of_a_convolutional_net_are_those_of_the_same_module() -> None:
+    landscape = built({"name": "cnn", "data": "digits", "train_size": 20, "channels": [2, 3], "hidden": [4]})
+    known = supervision(landscape)
+
+    def module() -> torch.nn.Module:
+        layers = [torch.nn.Conv2d(1, 2, 3), torch.nn.Conv2d(2, 3, 3), torch.nn.Linear(12, 4), torch.nn.Linear(4, 10)]
+        return torch.nn.Sequential(*layers[:2], torch.nn.AvgPool2d(2), torch.nn.Flatten(), *layers[2:])
+
+    split = known.train[0].reshape(20, 1, 8, 8), known.train[1]
+    same = Landscape.from_module(module, split, split)
+    assert landscape.dim == same.dim
+    assert torch.equal(torch.as_tensor(landscape.filters), torch.as_tensor(same.filters))
 
 
 def test_directions_depend_on_the_key_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -165,11 +166,13 @@ def other_kind(
 ) -> tuple[str, str]:  # fmt: skip
     """The kind of a point that is not critical, with what was found.
 
-    ``residual`` is the run's maximum of Frye's r, ``curvature`` ‖H(Hp+g)‖/(‖H‖‖Hp+g‖) at the end.
+    ``residual`` is the run's maximum of Frye's r, ``curvature`` ‖H(Hp+g)‖/(‖H‖‖Hp+g‖) at the end; ``length``, the
+    Newton step's, and ``curvature`` are NaN where the answer does not need them.
     """
     if not finite or status == "non_finite":
         return "diverged", "the objective, gradient or Hessian is not finite"
-    found = f"search ended by {status}: gradient norm {norm:.1e}, Newton step {length:.1e}"
+    newton = "" if math.isnan(length) else f", Newton step {length:.1e}"
+    found = f"search ended by {status}: gradient norm {norm:.1e}{newton}"
     if norm > tolerance and status == "stagnated" and residual > FLAT_RESIDUAL and curvature < FLAT_CURVATURE:
         return "gradient_flat", f"{found}; residual {residual:.2f} of the Newton equation, in the Hessian's kernel"
     if landscape.separable is not None and bool(landscape.separable(theta)):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from landsweep.workers import search, streams
 from landsweep.workers.certificate import SAMPLE_DISTANCE, Certificates, exact_lipschitz, reach
-from landsweep.workers.classify import ZERO, Classified, Signs, kind_of, other_kind
-from landsweep.workers.curvature import Curvature, joined
+from landsweep.workers.classify import FLAT_RESIDUAL, ZERO, Classified, Signs, kind_of, other_kind
+from landsweep.workers.curvature import Curvature, Record, joined
 from landsweep.workers.krylov import minres
 from landsweep.workers.krylov.inertia import Inertia, inertia
 from landsweep.workers.krylov.lanczos import BLOCK, lanczos, memory_bytes
@@ -63,6 +65,24 @@ def classify(
 
 
 @dataclass(frozen=True)
+class _Decided:
+    """What only a critical point needs; 0 in other rows. Each (P,)."""
+
+    signs: Signs
+    explained: Tensor  # bool: the zeros are those of the symmetries
+    remaining: Tensor  # all eigenvalues but those counted as negative or zero exceed this
+    lipschitz: Tensor  # K
+    displaced: Tensor  # 2Kρ, how far eigenvalues may be from those at the true point
+
+    @staticmethod
+    def none(like: Tensor) -> _Decided:
+        """Of rows as many as ``like`` (P,) has."""
+        count = torch.zeros_like(like, dtype=torch.int64)
+        zero = torch.zeros_like(like)
+        return _Decided(Signs(count, count, count, count), count > 0, zero, zero, zero)
+
+
+@dataclass(frozen=True)
 class _Found:
     """A chunk of candidates."""
 
@@ -76,36 +96,61 @@ class _Found:
     def apply(self, vectors: Tensor) -> Tensor:
         return self.landscape.hvp(self.theta, vectors)
 
+    def take(self, rows: Tensor) -> _Found:
+        """Some of the candidates."""
+        parts = {name: getattr(self, name)[rows] for name in ("theta", "scale", "keys")}
+        return dataclasses.replace(self, **parts)
+
     def classified(self, outcome: search.Outcome) -> Classified:
+        """The ends of the spectrum in every row; ρ only where ‖g‖ is small enough, K and signs in critical rows: these
+        take many more products."""
         theta, dim = self.theta, self.theta.shape[1]
         span, rank = basis(self.landscape.symmetries, theta)
         gradient = self.landscape.gradient(theta)
-        finite = torch.isfinite(gradient).all(1)
-        step, length = minres.newton_step(self.landscape, theta, gradient, span, LENGTH_TOLERANCE)
+        gradient_norm = gradient.norm(dim=1)
         ritz = lanczos(
             self.apply, dim, self.keys, self.steps, lowest=EXTREMES, highest=EXTREMES, tolerance=TOLERANCE,
         )  # fmt: skip
         norm = torch.nan_to_num(ritz.norm)
-        finite = finite & torch.isfinite(ritz.lowest)
+        finite = torch.isfinite(gradient).all(1) & torch.isfinite(ritz.lowest)
         zero = ZERO * torch.maximum(norm, self.scale)
-        constant = self._lipschitz(step, length)
-        displaced = 2 * constant * torch.nan_to_num(length, posinf=0.0)
-        error = torch.maximum(ritz.lowest_error, ritz.highest_error) + displaced
-        near = length <= search.STEP_TOLERANCE * (1 + theta.norm(dim=1))
-        critical = (gradient.norm(dim=1) <= self.tolerance) & near & finite
-        rounding = dim * torch.finfo(theta.dtype).eps * norm
-        counted = inertia(self.apply, dim, zero + displaced + rounding, self.keys, self.steps, deflation=span)
-        signs, explained = _signs(counted, rank)
+        step, length = self._newton(gradient, span, finite & (gradient_norm <= self.tolerance))
+        critical = finite & (length <= search.STEP_TOLERANCE * (1 + theta.norm(dim=1)))
+        decided = _Decided.none(norm)
+        if bool(critical.any()):
+            found = self.take(critical)
+            known = (tensor[critical] for tensor in (step, length, zero, norm, span, rank))
+            decided = _placed(found._decided(*known), critical)
         estimate = trace(self.apply, dim, self.keys, PRODUCTS)
-        flat = self._flatness(gradient, span)
-        kinds, reasons = self._kinds(outcome, critical, finite, gradient, length, flat, signs, explained, counted)
+        kinds, reasons = self._kinds(outcome, critical, finite, gradient, length, span, decided)
         ends = min(EXTREMES, dim // 2)
         values = torch.cat([ritz.values[:, :ends], _last(ritz.values, ritz.count, ends)], 1)
         curvature = Curvature(
-            gradient.norm(dim=1), length, finite, rank, norm, torch.where(finite.unsqueeze(1), values, torch.nan),
+            gradient_norm, length, finite, rank, norm, torch.where(finite.unsqueeze(1), values, torch.nan),
             ritz.vectors(1, 0).squeeze(2), estimate.value, estimate.error, torch.full_like(norm, torch.nan),
         )  # fmt: skip
-        return Classified(kinds, reasons, critical, signs, curvature, zero, error, _uncertified(constant))
+        error = torch.maximum(ritz.lowest_error, ritz.highest_error) + decided.displaced
+        certificates = _uncertified(decided.lipschitz)
+        return Classified(kinds, reasons, critical, decided.signs, curvature, zero, error, certificates)
+
+    def _newton(self, gradient: Tensor, span: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """−H⁺g and ρ in ``rows`` (P,) bool, NaN elsewhere. (P, n), (P,)."""
+        step, length = torch.full_like(gradient, torch.nan), torch.full_like(gradient[:, 0], torch.nan)
+        if bool(rows.any()):
+            step[rows], length[rows] = minres.newton_step(
+                self.landscape, self.theta[rows], gradient[rows], span[rows], LENGTH_TOLERANCE
+            )
+        return step, length
+
+    def _decided(
+        self, step: Tensor, length: Tensor, zero: Tensor, norm: Tensor, span: Tensor, rank: Tensor
+    ) -> _Decided:
+        dim = self.theta.shape[1]
+        constant = self._lipschitz(step, length)
+        displaced = 2 * constant * torch.nan_to_num(length, posinf=0.0)
+        rounding = dim * torch.finfo(zero.dtype).eps * norm
+        counted = inertia(self.apply, dim, zero + displaced + rounding, self.keys, self.steps, deflation=span)
+        return _Decided(*_signs(counted, rank), counted.remaining, constant, displaced)
 
     def _lipschitz(self, step: Tensor, length: Tensor) -> Tensor:
         """K, exact where it is known, else the largest sampled ‖(H(θ+d) − H(θ))v‖/‖d‖ over d along the Newton step and
@@ -127,15 +172,17 @@ class _Found:
 
     def _kinds(
         self, outcome: search.Outcome, critical: Tensor, finite: Tensor, gradient: Tensor, length: Tensor,
-        flat: Tensor, signs: Signs, explained: Tensor, counted: Inertia,
+        span: Tensor, decided: _Decided,
     ) -> tuple[list[str], list[str | None]]:  # fmt: skip
         kinds: list[str] = []
         reasons: list[str | None] = []
+        flat = self._flatness(outcome, finite & ~critical, gradient, span)
+        signs = decided.signs
         for row in range(len(self.theta)):
             if bool(critical[row]):
                 index, positive, rest = (int(n[row]) for n in (signs.index, signs.n_positive, signs.n_undetermined))
-                kinds.append(kind_of(index, positive, rest, bool(explained[row]), False, False))
-                bound = f"all others above {float(counted.remaining[row]):.1e} but for a probability of 1e-8"
+                kinds.append(kind_of(index, positive, rest, bool(decided.explained[row]), False, False))
+                bound = f"all others above {float(decided.remaining[row]):.1e} but for a probability of 1e-8"
                 reasons.append(f"{rest} eigenvalues that no bound separates from zero; {bound}" if rest else None)
                 continue
             kind, reason = other_kind(
@@ -147,11 +194,31 @@ class _Found:
             reasons.append(reason)
         return kinds, reasons
 
-    def _flatness(self, gradient: Tensor, span: Tensor) -> Tensor:
-        """‖Ar‖/(‖A‖‖r‖) of the residual r = Hp + g at the end, eigenvalues below 1e-7·‖H‖ counting as zero. (P,)."""
-        solution = minres.minres(self.apply, gradient, 1e-3, SINGULAR, 500, span)
-        size = solution.norm * solution.residual_norm
-        return solution.normal_residual_norm / size.clamp_min(torch.finfo(size.dtype).tiny)
+    def _flatness(self, outcome: search.Outcome, rows: Tensor, gradient: Tensor, span: Tensor) -> Tensor:
+        """‖Ar‖/(‖A‖‖r‖) of the residual r = Hp + g at the end, eigenvalues below 1e-7·‖H‖ counting as zero. (P,).
+
+        In those of ``rows`` (P,) bool where the search stagnated with Frye's r as gradient_flat takes, else NaN.
+        """
+        rows = rows & (outcome.status == search.STAGNATED) & (outcome.flatness > FLAT_RESIDUAL)
+        flat = torch.full_like(outcome.flatness, torch.nan)
+        if bool(rows.any()):
+            apply = self.take(rows).apply
+            solution = minres.minres(apply, gradient[rows], 1e-3, SINGULAR, 500, span[rows])
+            size = solution.norm * solution.residual_norm
+            flat[rows] = solution.normal_residual_norm / size.clamp_min(torch.finfo(size.dtype).tiny)
+        return flat
+
+
+def _placed(found: Record, rows: Tensor) -> Record:
+    """A record of the ``rows`` (P,) bool in their places, 0 elsewhere."""
+
+    def placed(value: Any) -> Any:
+        return (
+            value.new_zeros(len(rows)).index_put((rows,), value) if isinstance(value, Tensor) else _placed(value, rows)
+        )
+
+    fields = dataclasses.fields(found)  # type: ignore[arg-type]
+    return type(found)(*(placed(getattr(found, field.name)) for field in fields))
 
 
 def _signs(counted: Inertia, rank: Tensor) -> tuple[Signs, Tensor]:

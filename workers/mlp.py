@@ -13,7 +13,6 @@ from landsweep.workers.activations import ACTIVATIONS, KINKED
 from landsweep.workers.architecture import Architecture
 from landsweep.workers.data import Dataset
 from landsweep.workers.landscape import CHUNK_BYTES, Field, Landscape, Layers
-from landsweep.workers.measures.flatness import filter_places
 from landsweep.workers.mlp_hessian import MlpHessian
 from landsweep.workers.models import symmetries
 from landsweep.workers.models.landscapes import model_landscape
@@ -96,6 +95,6 @@ def mlp(
         "mlp", network, (inputs, labels), (dataset.test_inputs.flatten(1), dataset.test_labels),
         loss=loss, weight_decay=weight_decay, initialisation=initialisation, init_scale=init_scale,
         symmetries=[] if weight_decay > 0 else _symmetries(network, inputs, loss),
-        layers=_layers(network), filters=filter_places(block.shape for block in network.blocks),
+        layers=_layers(network),
         **_closed(network, inputs, labels, loss, weight_decay),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from landsweep.workers.execution import MINIMUM_ROWS
 from landsweep.workers.landscape import CHUNK_BYTES, Field, Landscape
+from landsweep.workers.measures.flatness import filter_places
 from landsweep.workers.models.columns import ColumnHessian
 from landsweep.workers.models.network import Network
 from landsweep.workers.supervised import supervised_landscape
@@ -48,6 +49,7 @@ def model_landscape(
         weight_decay=weight_decay,
         symmetries=tuple(symmetries),
         kink_distance=network.kink_distance(train[0]),
+        filters=filter_places(block.shape for block in network.blocks),
         **known,
     )
     return landscape if landscape.closed_hessian else _with_columns(landscape, len(train[0]))
