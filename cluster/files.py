@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
 import socket
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -16,18 +18,36 @@ from typing import Any, Protocol
 import psutil
 import pyarrow.fs
 
-from landsweep.workers.errors import RequestError, StoreError
+from landsweep.workers.errors import StoreError, UnavailableError
 
 TEMPORARY = "tmp"
+#: The request was right and the machine failed: no space or quota left, or a broken disk.
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file as a listing shows it."""
+
+    name: str
+    bytes: int
+    modified: float  # seconds since 1970, by the clock of the store
+    upload: str = ""  # id of an unfinished upload, where it is one
 
 
 class Files(Protocol):
-    """What every kind of store does. Names are relative, with ``/``; a file appears whole or not at all."""
+    """What every kind of store does. Names are relative, with ``/``; a file appears whole or not at all.
+
+    Raises FileNotFoundError for what is absent, StoreError for names and files that cannot be trusted,
+    UnavailableError where there is no room or no answer.
+    """
 
     @property
     def uri(self) -> str: ...
 
-    def read(self, name: str) -> bytes: ...
+    def prepare(self) -> None: ...
+
+    def read(self, name: str, limit: int | None = None) -> bytes: ...
 
     def write(self, name: str, content: bytes) -> None: ...
 
@@ -35,18 +55,36 @@ class Files(Protocol):
 
     def names(self, folder: str) -> list[str]: ...
 
+    def entries(self) -> list[Entry]: ...
+
     def folders(self) -> list[str]: ...
 
     def delete(self, name: str) -> None: ...
 
     def location(self, name: str) -> tuple[Any, str]: ...
 
+    def unfinished(self) -> list[Entry]: ...
+
+    def abort(self, entry: Entry) -> None: ...
+
 
 def open_files(uri: str) -> Files:
-    """The files under ``uri``, a local folder."""
-    if uri.startswith("s3://"):
-        raise RequestError(f"store: found {uri!r}; this version keeps results in local or shared folders; name a path")
+    """The files under ``uri``: a local folder or ``s3://bucket/prefix``."""
+    if is_remote(uri):
+        from landsweep.cluster.s3_files import S3Files
+
+        return S3Files(uri)
     return LocalFiles(Path(uri))
+
+
+def is_remote(uri: str) -> bool:
+    """Whether ``uri`` names no folder of this machine."""
+    return uri.startswith("s3://")
+
+
+def absolute(uri: str) -> str:
+    """``uri`` as a process in another working directory has to name it."""
+    return uri if is_remote(uri) else str(Path(uri).resolve())
 
 
 def checked_name(name: str) -> str:
@@ -62,6 +100,12 @@ def checksum(content: bytes) -> dict[str, Any]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
+def oversized(where: str, found: int, limit: int) -> StoreError:
+    """The refusal of a file that is larger than anything landsweep writes there."""
+    what = f"{where} holds {found:,} bytes where at most {limit:,} are written"
+    return StoreError(f"{what}; it was damaged: restore it from a copy")
+
+
 @dataclass(frozen=True)
 class LocalFiles:
     """A local or shared folder. Writes go through ``tmp/``, fsync and ``os.replace``; creations through ``os.link``."""
@@ -72,33 +116,60 @@ class LocalFiles:
     def uri(self) -> str:
         return str(self.root)
 
-    def read(self, name: str) -> bytes:
-        return self._path(name).read_bytes()
+    def prepare(self) -> None:
+        """Remove what writers of this machine left when they were killed."""
+        self.remove_dead_temporaries()
+
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        path = self._path(name)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe must not keep us waiting
+        with os.fdopen(descriptor, "rb") as stream:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise StoreError(f"{path} is no regular file; restore it from a copy")
+            if limit is not None and found.st_size > limit:
+                raise oversized(str(path), found.st_size, limit)
+            return stream.read()
 
     def write(self, name: str, content: bytes) -> None:
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._temporary(content) as temporary:
-            temporary.replace(path)
-        _sync_folder(path.parent)
+        with _named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._temporary(content) as temporary:
+                temporary.replace(path)
+            _sync_folder(path.parent)
 
     def create(self, name: str, content: bytes) -> bool:
         """Write ``name`` only if it is absent; whether it was."""
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._temporary(content) as temporary:
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                return False
-        _sync_folder(path.parent)
+        with _named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._temporary(content) as temporary:
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    return False
+            _sync_folder(path.parent)
         return True
 
     def names(self, folder: str) -> list[str]:
         """Names of the files below ``folder``, sorted; links are not followed."""
-        top = self._path(folder)
-        found = [Path(base) / file for base, _, files in os.walk(top, followlinks=False) for file in files]
+        found = _walk(self._path(folder))
         return sorted(path.relative_to(self.root).as_posix() for path in found if not path.is_symlink())
+
+    def entries(self) -> list[Entry]:
+        """All files but the unfinished ones, sorted by name; links are listed and not followed."""
+        tops = (path for path in self.root.iterdir() if path.name != TEMPORARY) if self.root.is_dir() else ()
+        found = [file for top in tops for file in ([top] if not top.is_dir() or top.is_symlink() else _walk(top))]
+        return self._entries(found)
+
+    def _entries(self, paths: Iterable[Path]) -> list[Entry]:
+        found = []
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                status = path.lstat()
+                found.append(Entry(path.relative_to(self.root).as_posix(), status.st_size, status.st_mtime))
+        return sorted(found, key=lambda entry: entry.name)
 
     def folders(self) -> list[str]:
         """Names of the folders right below, sorted."""
@@ -117,6 +188,14 @@ class LocalFiles:
     def location(self, name: str) -> tuple[Any, str]:
         """Where pyarrow reads a file: a filesystem and the path on it."""
         return pyarrow.fs.LocalFileSystem(), str(self._path(name).absolute())
+
+    def unfinished(self) -> list[Entry]:
+        """What writers have not finished, or never will."""
+        return self._entries((self.root / TEMPORARY).glob("*"))
+
+    def abort(self, entry: Entry) -> None:
+        """Remove an unfinished file."""
+        self.delete(entry.name)
 
     def remove_dead_temporaries(self) -> int:
         """Remove what writers of this machine left when they were killed; how many."""
@@ -150,6 +229,22 @@ class LocalFiles:
             yield path
         finally:
             path.unlink(missing_ok=True)
+
+
+def _walk(top: Path) -> list[Path]:
+    return [Path(base) / file for base, _, files in os.walk(top, followlinks=False) for file in files]
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say which file there was no room for."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in EXHAUSTED:
+            raise
+        mend = "free some space there, and run the same command again: nothing that was committed is lost"
+        raise UnavailableError(f"{path} cannot be written ({exc.strerror}); {mend}") from exc
 
 
 def _sync_folder(folder: Path) -> None:

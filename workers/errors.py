@@ -7,7 +7,8 @@
     │   ├── QueryError          a --where, --columns or --kind that cannot be answered
     │   └── DependencyError     an optional part is not installed
     ├── StoreError              committed data: missing, unreadable or not what its checksum says: exit 2
-    │   └── ConflictError       a sweep of that name exists with another content
+    │   ├── ConflictError       a sweep of that name exists with another content
+    │   └── UnavailableError    the store has no room or does not answer; what is committed is whole: exit 1
     └── ExecutionError          the work ran and something failed: exit 1
 
 Not converging is no error: it is a status in a result. Errors of other libraries are translated where they
@@ -49,6 +50,12 @@ class StoreError(LandsweepError):
 
 class ConflictError(StoreError):
     """A sweep of that name exists with other content."""
+
+
+class UnavailableError(StoreError):
+    """The store has no room or does not answer. What is committed is whole, and the same command goes on from there."""
+
+    exit_code = 1
 
 
 class ExecutionError(LandsweepError):
