@@ -12,28 +12,38 @@ from landsweep.cluster.policy import FailureKind
 
 @dataclass(frozen=True)
 class Completion:
-    """A job that ended: with a summary, or lost with its process (``lost`` says how, ``exhausted`` that it was for
-    want of memory)."""
+    """A job that ended: with a summary, or lost with its process (``lost`` says how)."""
 
     job: Job
     summary: Summary | None
     lost: str | None = None
-    exhausted: bool = False
+    exhausted: bool = False  # it was lost for want of memory
+    evicted: bool = False  # it was lost with its node
+    host: str | None = None  # where it ran
 
     @property
     def failure(self) -> FailureKind:
         """How a job without staged results failed."""
         if self.exhausted or (self.summary is not None and self.summary.exhausted):
             return "memory"
+        if self.evicted:
+            return "node"
         return "lost" if self.lost else "error"
 
 
 class Executor(Protocol):
     """Runs jobs; holds at most what it is given."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """How many there are now; nodes come and go."""
+        ...
 
     def submit(self, job: Job) -> None: ...
+
+    def withdraw(self) -> int:
+        """Forget the jobs that have not begun; how many."""
+        ...
 
     def wait(self, timeout: float) -> list[Completion]:
         """Jobs that ended since the last call; waits up to ``timeout`` seconds for one."""
@@ -52,6 +62,11 @@ class InlineExecutor:
 
     def submit(self, job: Job) -> None:
         self._jobs.append(job)
+
+    def withdraw(self) -> int:
+        count = len(self._jobs)
+        self._jobs.clear()
+        return count
 
     def wait(self, timeout: float) -> list[Completion]:
         if not self._jobs:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from landsweep.cluster.plan import Batch, batch_id
 from landsweep.workers.record import trial_id
 
 SEGMENT_ROWS = 50_000
-FailureKind = Literal["error", "lost", "memory"]
+#: How often a batch may lose its node before that counts as the death of a process.
+EVICTIONS = 10
+FailureKind = Literal["error", "lost", "memory", "node"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Work:
     batch: Batch
     attempt: int = 1  # of its trials, in this run and before; a row says it
     losses: int = 0  # how often the process of this very batch died, in this run
+    evictions: int = 0  # how often its node went away under it, in this run
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,15 @@ class FailedTrial:
 def after_failure(work: Work, kind: FailureKind, error: str, retries: int) -> list[Work] | FailedTrial:
     """What follows a failed batch.
 
-    A lost process is tried again, ``retries`` times. An exception is deterministic: the batch is halved until the
-    culprit is alone, so that its mates get their results and it becomes a row. A batch that ran out of memory is too
-    large: it is halved at once, though it was its process that died.
+    A lost process is tried again, ``retries`` times; a lost node is no fault of the batch, ``EVICTIONS`` times. An
+    exception is deterministic: the batch is halved until the culprit is alone, so that its mates get their results and
+    it becomes a row. A batch that ran out of memory is too large: it is halved at once, though it was its process that
+    died.
     """
-    if kind == "lost" and work.losses < retries:
-        return [Work(work.batch, work.attempt + 1, work.losses + 1)]
+    if kind == "node" and work.evictions < EVICTIONS:
+        return [replace(work, attempt=work.attempt + 1, evictions=work.evictions + 1)]
+    if kind in ("lost", "node") and work.losses < retries:
+        return [replace(work, attempt=work.attempt + 1, losses=work.losses + 1)]
     seeds = work.batch.seeds
     if len(seeds) == 1:
         return FailedTrial(work, error)
@@ -53,15 +59,15 @@ def longest_first(batches: Sequence[Batch], tried: Mapping[str, int]) -> list[Wo
 
     ``tried`` maps a trial's id to its attempts in earlier runs.
     """
-    return [Work(batch, 1 + _tried(batch, tried)) for batch in sorted(batches, key=_cost, reverse=True)]
+    return [Work(batch, 1 + _tried(batch, tried)) for batch in sorted(batches, key=cost, reverse=True)]
 
 
 def _tried(batch: Batch, tried: Mapping[str, int]) -> int:
     return max(tried.get(trial_id(batch.config.id, seed), 0) for seed in batch.seeds)
 
 
-def _cost(batch: Batch) -> int:
-    """A rough cost: searched trials weigh as ten."""
+def cost(batch: Batch) -> int:
+    """A rough cost, ≥ 1: searched trials weigh as ten."""
     saddles = batch.config.settings["search"]["saddles"]
     searched = 0
     if saddles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 from landsweep.cluster import checkpoints, commit, plan, policy, yaml_reader
 from landsweep.cluster.code import importable
+from landsweep.cluster.control import JOB, StopFlag
 from landsweep.cluster.execute import Job
 from landsweep.cluster.executors import Completion, Executor
 from landsweep.cluster.files import LocalFiles
@@ -32,6 +34,7 @@ class Progress:
     kinds: Counter[str] = field(default_factory=Counter)
     failed: list[tuple[str, str]] = field(default_factory=list)  # trial, error
     retried: int = 0
+    stopped: bool = False  # somebody asked for it: what was running has ended, the rest is left
 
 
 Callback = Callable[[Progress], None]
@@ -75,12 +78,13 @@ def _register(planned: Plan) -> None:
 
 def _drive(planned: Plan, make: Callable[[], Executor], progress: Progress, report: Callback) -> None:
     waiting = deque(policy.longest_first(planned.batches, planned.tried))
+    flag = StopFlag(planned.store, os.environ.get(JOB, ""))
     executor = make()
-    limit, out, rows, oldest = policy.in_flight(executor.workers), 0, 0, time.monotonic()
+    out, rows, oldest = 0, 0, time.monotonic()
     try:
         report(progress)
-        while waiting or out:
-            while waiting and out < limit:
+        while out or (waiting and not progress.stopped):
+            while waiting and not progress.stopped and out < policy.in_flight(executor.workers):
                 executor.submit(_job(planned, waiting.popleft()))
                 out += 1
             for completion in executor.wait(timeout=1.0):
@@ -89,6 +93,9 @@ def _drive(planned: Plan, make: Callable[[], Executor], progress: Progress, repo
                 rows += _completed(planned, completion, waiting, progress)
             report(progress)
             now = time.monotonic()
+            if not progress.stopped and flag.poll(now):
+                progress.stopped = True
+                out -= executor.withdraw()
             if policy.should_gather(rows, now - oldest, now - progress.started, False):
                 commit.gather(planned.store)
                 rows = 0

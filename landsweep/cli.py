@@ -155,7 +155,8 @@ def _execute(planned: Plan, address: str | None) -> Progress:
         from landsweep.cluster.ray_executor import RayExecutor
 
         resources = planned.sweep.resources
-        return RayExecutor(resources.num_cpus, resources.num_gpus, address, planned.store.uri, planned.data.nbytes)
+        shape, most = (resources.num_cpus, resources.num_gpus), len(planned.batches)
+        return RayExecutor(*shape, address, planned.store.uri, planned.data.nbytes, most)
 
     with _terminated_as_interrupt(), _shown(planned) as report:
         return runs.run(planned, executor, report)

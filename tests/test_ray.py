@@ -14,7 +14,8 @@ from landsweep.cluster import run as runs
 from landsweep.cluster import spec
 from landsweep.cluster.executors import InlineExecutor
 from landsweep.cluster.prepare import prepare
-from landsweep.cluster.ray_executor import RayExecutor, protect_token
+from landsweep.cluster.ray_adapter import protect_token
+from landsweep.cluster.ray_executor import RayExecutor
 from landsweep.workers.errors import RequestError
 from tests.comparison import largest_difference, points_of
 from tests.toy import small_sweep, spoil
@@ -82,7 +83,7 @@ def test_a_cluster_runs_the_same_sweep(tmp_path: Path, monkeypatch: pytest.Monke
         cluster.shutdown()
     left, right = (points_of(tmp_path / "runs" / name).drop(columns="sweep") for name in ("here", "there"))
     assert largest_difference(left, right) == 0.0
-    assert not list((tmp_path / "runs/there").glob(".probe-*"))
+    assert not list((tmp_path / "runs/there").rglob("probe@*"))
 
 
 def test_an_address_that_nobody_answers_is_one_message() -> None:

@@ -1,0 +1,233 @@
+"""Ray's names as the rest uses them. The only module that imports ray."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from landsweep.cluster import authentication
+from landsweep.workers.errors import DependencyError, RequestError
+
+#: Embedded Ray keeps little in its object store beside data sets: jobs go in, summaries come out, tables go to disk.
+OBJECT_STORE_BYTES = 100 * 2**20
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+#: Ray lets these overrule the address that it is given.
+_OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+CONNECT_SECONDS = 10.0
+
+
+def load(extra: str = "run") -> Any:
+    """The ray package. Raises DependencyError that names the extra which brings it."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as exc:
+        raise DependencyError(f"this needs ray: pip install 'landsweep[{extra}]'") from exc
+    return ray
+
+
+# the cluster ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Node:
+    """A live node."""
+
+    id: str
+    host: str
+    resources: Mapping[str, float]  # all it has, by Ray's names (CPU, GPU)
+    leaving: bool = False  # it was told to drain: a preemption notice, or an idle node that goes
+
+
+def connect(address: str | None, data_bytes: int) -> None:
+    """Join the cluster at ``address``, or start an embedded one with room for ``data_bytes`` of data sets."""
+    ray = load()
+    if ray.is_initialized():
+        return
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        try:
+            _reach(address)
+            ray.init(address=address, **quiet)
+        except (OSError, RuntimeError, ValueError) as exc:
+            message = f"--address {address}: no Ray cluster answers there ({exc}); start one or leave the address out"
+            raise RequestError(message) from exc
+        return
+    store = OBJECT_STORE_BYTES + 2 * data_bytes
+    ray.init(address="local", num_cpus=os.cpu_count(), object_store_memory=store, include_dashboard=False, **quiet)
+    protect_token()  # Ray's embedded start writes one that others can read
+
+
+def protect_token() -> None:
+    """Keep the token that Ray made, if there is one, to its owner."""
+    path = authentication.token_file(os.environ)
+    if path.is_file() and path.stat().st_uid == os.getuid():
+        authentication.protect(path)
+
+
+def nodes() -> list[Node]:
+    """The live nodes, by id."""
+    ray = load()
+    draining = ray._private.state.state.get_draining_nodes()
+    live = (node for node in ray.nodes() if node["Alive"])
+    found = [Node(n["NodeID"], n["NodeManagerHostname"], n["Resources"], n["NodeID"] in draining) for n in live]
+    return sorted(found, key=lambda node: node.id)
+
+
+def request_room(bundles: Sequence[Mapping[str, float]]) -> None:
+    """Ask the autoscaler, where there is one, for one that holds ``bundles`` at once; for nothing without any."""
+    load()
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=[dict(bundle) for bundle in bundles])
+
+
+def on_node(node: str) -> Any:
+    """The strategy that places an actor on that node, or nowhere."""
+    load()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def shipped_folder() -> str | None:
+    """The working directory that travelled with this driver, where it is a submitted job."""
+    found = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env", {})
+    return os.getcwd() if found.get("working_dir") else None  # noqa: PTH109  (compared as text)
+
+
+def killed_for_memory(error: Exception) -> bool:
+    """Whether Ray's memory monitor ended the process. (Its texts on other deaths name the OOM killer as one possible
+    cause of many.)"""
+    return type(error).__name__ == "OutOfMemoryError" or "running low on memory" in str(error)
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nobody listens; Ray itself would wait for minutes."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+
+
+# jobs -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What Ray knows of a submitted job."""
+
+    id: str
+    state: str  # PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED
+    message: str
+    exit_code: int | None  # of the driver, once it ended by itself
+    started: float  # seconds since 1970
+    metadata: Mapping[str, str]
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("STOPPED", "SUCCEEDED", "FAILED")
+
+
+class JobExists(Exception):
+    """A job of that id is there already."""
+
+
+class JobClient:
+    """Ray's jobs API at ``http://HEAD:8265``. Every error is a RequestError that names the address."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        with self._translated():
+            parts = urlsplit(address)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            socket.create_connection((parts.hostname or "", port), timeout=CONNECT_SECONDS).close()
+        load("client")
+        from ray.job_submission import JobSubmissionClient
+
+        overruling = {name: os.environ.pop(name) for name in _OVERRULING if name in os.environ}
+        try:
+            with self._translated():
+                self._client = JobSubmissionClient(address)
+        finally:
+            os.environ.update(overruling)
+
+    def submit(
+        self, id: str, entrypoint: str, folder: str | None, environment: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> None:
+        """Start a job in a copy of ``folder``. Raises JobExists."""
+        runtime = {"working_dir": folder, "env_vars": dict(environment)} if folder else {}
+        with self._translated():
+            self._client.submit_job(
+                entrypoint=entrypoint, submission_id=id, runtime_env=runtime, metadata=dict(metadata)
+            )
+
+    def jobs(self) -> list[JobRecord]:
+        """The submitted jobs that the cluster remembers, the oldest first."""
+        with self._translated():
+            found = self._client.list_jobs()
+        records = [_record(job) for job in found if job.submission_id]
+        return sorted(records, key=lambda job: (job.started, job.id))
+
+    def job(self, id: str) -> JobRecord:
+        with self._translated():
+            return _record(self._client.get_job_info(id))
+
+    def logs(self, id: str) -> str:
+        with self._translated():
+            return str(self._client.get_job_logs(id))
+
+    async def follow(self, id: str) -> AsyncIterator[str]:
+        """The log as it is written, to the job's end."""
+        with self._translated():
+            async for lines in self._client.tail_job_logs(id):
+                yield lines
+
+    def cancel(self, id: str) -> None:
+        with self._translated():
+            self._client.stop_job(id)
+
+    def forget(self, id: str) -> None:
+        """Remove an ended job from the cluster's memory."""
+        with self._translated():
+            self._client.delete_job(id)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as exc:
+            if "already exists" in str(exc):
+                raise JobExists from exc
+            raise RequestError(f"--address {self._address}: {_reason(exc)}") from exc
+        except Exception as exc:  # ray's AuthenticationError is no RuntimeError
+            if type(exc).__name__ != "AuthenticationError":
+                raise
+            message = f"--address {self._address}: the cluster refuses the token ({str(exc).splitlines()[0]})"
+            raise RequestError(
+                f"{message}; set {authentication.TOKEN} or {authentication.TOKEN_PATH} to its own"
+            ) from exc
+
+
+def _reason(error: Exception) -> str:
+    first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    if isinstance(error, OSError):
+        return f"no Ray dashboard answers there ({first}); check the address, or forward its port to this machine"
+    return f"Ray refused: {first}"
+
+
+def _record(job: Any) -> JobRecord:
+    message = str(job.message or "").strip()
+    started = (job.start_time or 0) / 1000
+    return JobRecord(job.submission_id, str(job.status), message, job.driver_exit_code, started, job.metadata or {})
