@@ -42,7 +42,8 @@ class Bucket:
     unanswered: ClassVar[type[LandsweepError]] = RequestError  # what it is when the budget is spent
 
     def __post_init__(self) -> None:
-        if not _BUCKET.fullmatch(self.bucket) or {".", "..", ""} & set(self.prefix.split("/")[bool(self.prefix) - 1 :]):
+        odd = {".", "..", ""} & set(self.prefix.split("/")) if self.prefix else ()
+        if not _BUCKET.fullmatch(self.bucket) or odd:
             raise RequestError(
                 f"found {self.address!r:.200}; write s3://bucket/prefix, keys and endpoint being in AWS_*"
             )
@@ -57,7 +58,7 @@ class Bucket:
 
     @property
     def prefix(self) -> str:
-        return self.address.removeprefix("s3://").partition("/")[2].strip("/")
+        return self.address.removeprefix("s3://").partition("/")[2].removesuffix("/")
 
     @property
     def client(self) -> Any:
@@ -114,7 +115,7 @@ class Bucket:
             pages = self.client.get_paginator(operation).paginate(Bucket=self.bucket, **arguments)
             return [entry for page in pages for entry in page.get(entries, [])]
 
-        return self.request(str(arguments.get("Key", arguments.get("Prefix", ""))), call)
+        return self.request(str(arguments.get("Key", arguments.get("Prefix", ""))).rstrip("/"), call)
 
     def objects(self, folder: str = "") -> Iterator[tuple[str, Any]]:
         """(name, entry) of the objects below ``folder``, ordered by name."""
@@ -169,7 +170,7 @@ def transient(error: BaseException) -> bool:
     if isinstance(error, (exceptions.SSLError, exceptions.ProxyConnectionError)):
         return False
     cut = (exceptions.ResponseStreamingError, exceptions.IncompleteReadError, exceptions.FlexibleChecksumError)
-    return isinstance(error, (exceptions.HTTPClientError, *cut))
+    return isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError, *cut))
 
 
 def _say(where: str, state: tenacity.RetryCallState) -> None:

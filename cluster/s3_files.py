@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -37,7 +38,7 @@ class S3Files(Bucket):
 
         def call() -> bytes:
             answer = self.client.get_object(Bucket=self.bucket, Key=key)
-            with answer["Body"] as body:
+            with contextlib.closing(answer["Body"]) as body:  # `with body` is the bare stream, whose errors are others
                 if limit is not None and answer["ContentLength"] > limit:
                     raise oversized(f"s3://{self.bucket}/{key}", answer["ContentLength"], limit)
                 return bytes(body.read())

@@ -12,6 +12,7 @@ import pytest
 
 import landsweep
 from landsweep.cluster import run as runs
+from landsweep.cluster import s3 as adapter
 from landsweep.cluster import spec
 from landsweep.cluster.data import library
 from landsweep.cluster.executors import InlineExecutor
@@ -106,6 +107,7 @@ def test_s3_without_access_or_server_is_one_message(monkeypatch: pytest.MonkeyPa
     with pytest.raises(RequestError, match=r"s3://data/sets/x\.npz: S3 refuses access \(Signature.*\); set AWS_"):
         load("npz:s3://data/sets/x.npz")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(adapter, "BUDGET", 0.5)
     with pytest.raises(RequestError, match=r"S3 does not answer .*check AWS_ENDPOINT_URL"):
         load("npz:s3://data/sets/x.npz")
 
