@@ -489,6 +489,35 @@ def verify(sweep: Location, as_json: Json = False) -> None:
 
 
 @command()
+def gc(
+    sweep: Location,
+    delete: Annotated[bool, typer.Option("--delete", help="remove them; without it they are only shown")] = False,
+    as_json: Json = False,
+) -> None:
+    """What no commit names and nobody has written to for a day: show it, or remove it."""
+    import time
+
+    from landsweep.cluster import garbage
+    from landsweep.cluster.store import SweepStore
+
+    store, now = SweepStore(_location(sweep)), time.time()
+    if not store.exists():
+        raise QueryError(f"{store.uri}: no sweep there; name <store>/<name>")
+    found = garbage.leftovers(store, now)
+    if delete:
+        found = garbage.remove(store, found)
+    if as_json:
+        rows = [{"name": left.name, "bytes": left.bytes, "why": left.why} for left in found]
+        typer.echo(json.dumps({"leftovers": rows, "removed": delete}, indent=2))
+        return
+    for left in found:
+        typer.echo(f"{left.name}: {left.bytes:,} bytes, {(now - left.modified) / 3600:.0f} hours old, {left.why}")
+    count = f"{len(found)} leftover{'' if len(found) == 1 else 's'}, {sum(left.bytes for left in found):,} bytes"
+    hint = f"; nothing was removed: --delete removes {'it' if len(found) == 1 else 'them'}" if found else ""
+    typer.echo(f"{count} removed" if delete else f"{count}{hint}")
+
+
+@command()
 def ui(
     store: Annotated[str, typer.Argument(help="a store", metavar="STORE")] = "./runs",
     tracking_uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow's data")] = None,
