@@ -7,7 +7,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from landsweep.cluster import checkpoints, commit, plan, policy, yaml_reader
@@ -15,7 +14,7 @@ from landsweep.cluster.code import importable
 from landsweep.cluster.control import JOB, StopFlag
 from landsweep.cluster.execute import Job
 from landsweep.cluster.executors import Completion, Executor
-from landsweep.cluster.files import LocalFiles
+from landsweep.cluster.files import absolute
 from landsweep.cluster.prepare import Plan
 from landsweep.cluster.store import DATA_FILE, QUESTION_FILE, SWEEP_FILE
 from landsweep.workers import record
@@ -48,8 +47,7 @@ def run(planned: Plan, executor: Callable[[], Executor], report: Callback) -> Pr
     """
     sweep, store = planned.sweep, planned.store
     progress = Progress(planned.total, planned.done, time.monotonic())
-    if isinstance(store.files, LocalFiles):
-        store.files.remove_dead_temporaries()
+    store.files.prepare()
     if planned.batches or store.text(SWEEP_FILE) is None:
         text = f"{_VERSION_LINE}{record.VERSION}\n{yaml_reader.to_text(sweep.canonical())}"
         store.files.write(SWEEP_FILE, text.encode())
@@ -108,7 +106,7 @@ def _job(planned: Plan, work: policy.Work) -> Job:
     resources = sweep.resources
     return Job(
         work,
-        store=str(Path(planned.store.uri).resolve()),  # a worker's working directory may be another
+        store=absolute(planned.store.uri),  # a worker's working directory may be another
         sweep=sweep.name,
         grid=plan.grid_columns(sweep),
         code=importable(sweep),
