@@ -102,8 +102,6 @@ class Sweep:
 
     def parameters(self, point: str) -> dict[str, np.ndarray]:
         """``{"theta": θ (n,), "initial": θ₀ (n,), "trained": (n,)}`` of a point, by its id. Raises QueryError."""
-        from safetensors.numpy import load
-
         columns = ["batch", "seed", "config", "parameters_row"]
         rows = self._store.table("points", columns, pa.compute.field("point") == point)
         if rows.num_rows == 0:
@@ -111,7 +109,7 @@ class Sweep:
         row = rows.to_pylist()[0]
         if row["parameters_row"] is None:
             raise QueryError(f"point {point!r} has no parameters: its training diverged")
-        tensors = load(self._store.files.read(self._store.parameter_file(row["batch"])))
+        tensors = self._store.parameters(row["batch"])
         done = (pa.compute.field("batch") == row["batch"]) & (pa.compute.field("status") == "done")
         batch = self._store.table("trials", ["seed"], done)
         place = sorted(batch["seed"].to_pylist()).index(row["seed"])

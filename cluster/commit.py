@@ -18,8 +18,11 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from safetensors.numpy import save as save_tensors
 
+from landsweep.cluster import parameters
 from landsweep.cluster.files import checksum
-from landsweep.cluster.store import Claim, Snapshot, Staged, SweepStore, allot
+from landsweep.cluster.spans import Spans
+from landsweep.cluster.store import PARAMETERS, Claim, Snapshot, Staged, SweepStore, allot, union
+from landsweep.cluster.tables import of_seeds
 from landsweep.workers import record
 from landsweep.workers.errors import StoreError
 
@@ -54,7 +57,7 @@ def stage(
     seeds: Sequence[int],
     tables: Mapping[str, Mapping[str, Sequence[Any]]],
     grid: Mapping[str, bool],
-    parameters: Mapping[str, np.ndarray] | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
     failed: Sequence[int] = (),
 ) -> str:
     """Write a finished batch; its name. From the return on its trials are done."""
@@ -65,9 +68,9 @@ def stage(
         rows = to_table(table, columns, grid)
         if rows.num_rows:
             contents[f"{folder}/{table}.parquet"] = _parquet(rows)
-    if parameters:
-        contiguous = {key: np.ascontiguousarray(value) for key, value in parameters.items()}
-        contents[f"{folder}/parameters.safetensors"] = save_tensors(contiguous)
+    if arrays:
+        contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+        contents[f"{folder}/{PARAMETERS}"] = save_tensors(contiguous)
     for file, content in contents.items():
         store.files.write(file, content)
     entry = {
@@ -75,8 +78,8 @@ def stage(
         "sweep": sweep,
         "config": config,
         "batch": batch,
-        "seeds": list(seeds),
-        "failed": list(failed),
+        "seeds": Spans.of(seeds).to_json(),
+        "failed": Spans.of(failed).to_json(),
         "files": {file: checksum(content) for file, content in contents.items()},
     }
     store.files.write(f"{folder}/batch.json", record.canonical_json(entry).encode())
@@ -104,31 +107,25 @@ def gather(store: SweepStore) -> int:
             return written + _finish(store, claim)
 
 
-def _claim(store: SweepStore, snapshot: Snapshot, pending: list[tuple[Staged, set[int]]]) -> Claim | None:
+def _claim(store: SweepStore, snapshot: Snapshot, pending: list[tuple[Staged, Spans]]) -> Claim | None:
     """Claim the next number for the pending batches; None where somebody else was first."""
     number = max((claim.number for claim in snapshot.claims), default=-1) + 1
-    trials: dict[str, list[int]] = {}
-    failed: dict[str, list[int]] = {}
-    finished: dict[str, set[int]] = {}
-    for batch, seeds in pending:
-        trials[batch.config] = sorted({*trials.get(batch.config, []), *seeds})
-        finished.setdefault(batch.config, set()).update(seeds - set(batch.failed))
-    for config, held in trials.items():
-        bad = [seed for seed in held if seed not in finished[config]]
-        failed |= {config: bad} if bad else {}
+    trials = union({batch.config: seeds} for batch, seeds in pending)
+    finished = union({batch.config: seeds - batch.failed} for batch, seeds in pending)
+    bad = {config: seeds - finished[config] for config, seeds in trials.items()}
+    failed = {config: seeds for config, seeds in bad.items() if seeds}
     names = tuple(batch.name for batch, _ in pending)
     segment = f"segment-{number:08d}"
     content = {
         "schema": record.SCHEMA_VERSION,
         "segment": segment,
         "staged": list(names),
-        "trials": trials,
-        "failed": failed,
+        "trials": {config: seeds.to_json() for config, seeds in trials.items()},
+        "failed": {config: seeds.to_json() for config, seeds in failed.items()},
     }
     if not store.files.create(f"log/{number:08d}.json", record.canonical_json(content).encode()):
         return None
-    frozen = {config: tuple(seeds) for config, seeds in trials.items()}
-    return Claim(number, segment, names, frozen, {c: tuple(s) for c, s in failed.items()}, None)
+    return Claim(number, segment, names, trials, failed, None)
 
 
 def _finish(store: SweepStore, claim: Claim) -> int:
@@ -160,21 +157,29 @@ def _write_segment(store: SweepStore, claim: Claim) -> dict[str, dict[str, Any]]
         content = _segment_table(store, table, taken)
         if content is not None:
             files[f"{table}/{claim.segment}.parquet"] = _put(store, f"{table}/{claim.segment}.parquet", content)
-    for batch, _ in taken:
-        source = f"staged/{batch.name}/parameters.safetensors"
-        if source in batch.files:
-            target = f"parameters/{batch.batch}.safetensors"
-            files[target] = _put(store, target, _staged_content(store, batch, source))
+    return files | _segment_parameters(store, claim.segment, [batch for batch, _ in taken])
+
+
+def _segment_parameters(store: SweepStore, segment: str, taken: Sequence[Staged]) -> dict[str, dict[str, Any]]:
+    """Write the parameters of the batches, few files of many; their checksums, and which batches are in them."""
+    named = ((batch, f"staged/{batch.name}/{PARAMETERS}") for batch in taken)
+    sources = {batch.batch: (batch, file) for batch, file in named if file in batch.files}
+    sizes = [(name, batch.files[file]["bytes"]) for name, (batch, file) in sources.items()]
+    files: dict[str, dict[str, Any]] = {}
+    for number, group in enumerate(parameters.groups(sizes)):
+        content = parameters.packed({name: _staged_content(store, *sources[name]) for name in group})
+        target = f"parameters/{segment}-{number:04d}.safetensors"
+        files[target] = {**_put(store, target, content), "batches": group}
     return files
 
 
-def _segment_table(store: SweepStore, table: str, taken: Sequence[tuple[Staged, set[int]]]) -> bytes | None:
+def _segment_table(store: SweepStore, table: str, taken: Sequence[tuple[Staged, Spans]]) -> bytes | None:
     parts = []
     for batch, seeds in taken:
         file = f"staged/{batch.name}/{table}.parquet"
         if file in batch.files:
             rows = pq.read_table(io.BytesIO(_staged_content(store, batch, file)))
-            parts.append(rows.filter(pa.compute.field("seed").isin(sorted(seeds))))
+            parts.append(of_seeds(rows, seeds))
     if not parts:
         return None
     merged = pa.concat_tables(parts, promote_options="default")

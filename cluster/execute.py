@@ -102,7 +102,7 @@ def _execute(job: Job) -> Summary:
         seeds=batch.seeds,
         tables=result.tables,
         grid=job.grid,
-        parameters=result.parameters,
+        arrays=result.parameters,
     )
     files.delete()
     points = result.tables["points"]

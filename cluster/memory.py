@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from landsweep.cluster.plan import MAX_BATCH
+from landsweep.cluster.plan import MAX_BATCH, MAX_CHEAP_BATCH
 from landsweep.workers.errors import LandscapeError
 from landsweep.workers.record import canonical_json
 
@@ -22,6 +22,8 @@ SNAPSHOTS = 25
 _AT_START, _MINIMA, _SADDLES, _POINTS = (3.3, 2.0), (5.1, 2.0), (4.4, 2.0), (5.4, 3.0)
 _LANCZOS_BLOCK = 4
 _JACOBIANS = {"jacobian_norm", "parameter_jacobian_norm", "fisher_trace"}
+#: What the trials of a batch of more than 64 may add, and how many of those there have to be.
+CHEAP, BATCHES = 32 * 2**20, 64
 _ROW = 64  # bytes of a number in the lists that tables are made of
 
 
@@ -46,6 +48,13 @@ def footprint(settings: Mapping[str, Any], samples: Samples | None) -> Footprint
 
 
 _footprints: dict[tuple[str, str], Footprint] = {}
+
+
+def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration's settings :func:`batch_bytes` depends on: others with the same need no other look."""
+    training, search = settings["training"], settings["search"]
+    read = {key: training[key] for key in ("batch_size", "steps", "dtype")}
+    return {"landscape": settings["landscape"], "measure": settings["measure"], "saddles": search["saddles"], **read}
 
 
 def batch_bytes(settings: Mapping[str, Any], known: Footprint, trials: int) -> int:
@@ -131,20 +140,31 @@ class Allotment:
 
 
 def allotted(
-    predictions: Sequence[Callable[[int], int]], requested: Literal["auto"] | int, limit: int, trials: int
+    predictions: Sequence[Callable[[int], int]], requested: Literal["auto"] | int, limit: int, seeds: int, total: int
 ) -> Allotment:
     """The trials of one batch: ``requested``, or the largest power of two ≤ 64 of which all ``predictions`` (trials to
-    bytes, one a configuration) are within ``limit``, at least 1; there are ``trials`` of a configuration.
+    bytes) are within ``limit``, at least 1; there are ``seeds`` trials of a configuration, ``total`` in all.
 
-    >>> allotted([lambda trials: 100 * trials], "auto", 1000, 200)
+    A batch whose trials add next to nothing (CHEAP bytes) costs what its first trial costs: it may grow to 1024, as
+    long as BATCHES such batches are left for the workers to share.
+
+    >>> allotted([lambda trials: 100 * trials], "auto", 1000, 200, 200)
     Allotment(size=8, peak=800, notes=())
+    >>> allotted([lambda trials: 100 * trials], "auto", 10**6, 10**5, 10**5).size
+    1024
     """
-    size = MAX_BATCH if requested == "auto" else requested
-    while requested == "auto" and size > 1 and any(predicted(size) > limit for predicted in predictions):
+    size = MAX_CHEAP_BATCH if requested == "auto" else requested
+    while requested == "auto" and size > 1 and not all(_fits(one, size, limit, total) for one in predictions):
         size //= 2
-    largest = min(size, trials)
+    largest = min(size, seeds)
     peak = max(predicted(largest) for predicted in predictions)
     return Allotment(size, peak, () if peak <= limit else (_too_large(largest, peak, limit),))
+
+
+def _fits(predicted: Callable[[int], int], size: int, limit: int, total: int) -> bool:
+    if size <= MAX_BATCH:
+        return predicted(size) <= limit
+    return size * BATCHES <= total and predicted(size) <= min(limit, predicted(1) + CHEAP)
 
 
 def _too_large(trials: int, peak: int, limit: int) -> str:

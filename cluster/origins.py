@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-from safetensors.numpy import load as load_tensors
 
 from landsweep.cluster.start_settings import TAKEN, origins
 from landsweep.cluster.store import SweepStore
@@ -149,7 +148,7 @@ class _Source:
 
     def _read(self, batch: str) -> dict[str, np.ndarray]:
         if self._tensors[0] != batch:
-            self._tensors = batch, load_tensors(self._store.files.read(self._store.parameter_file(batch)))
+            self._tensors = batch, self._store.parameters(batch)
         return self._tensors[1]
 
     def _error(self, what: str) -> LandscapeError:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from landsweep.cluster.grid import is_numeric
+from landsweep.cluster.spans import Spans
 from landsweep.cluster.spec import Seeds, Sweep
 from landsweep.workers import record
 
-MAX_BATCH = 64
+#: Trials a batch at most, where ``resources.batch`` is auto; and where a trial is cheap and there are very many.
+MAX_BATCH, MAX_CHEAP_BATCH = 64, 1024
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,41 @@ def landscape_key(configuration: Configuration) -> str:
     return record.content_hash(parts)
 
 
+@dataclass(frozen=True)
+class Left:
+    """What is left of one configuration."""
+
+    config: Configuration
+    seeds: Spans  # not empty
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Batches of at most ``size`` trials that end at the multiples of ``size`` in the seed itself, ascending."""
+        for part in self.seeds.cut(size):
+            seeds = tuple(part)
+            yield Batch(batch_id(self.config.id, seeds), self.config, seeds)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches that are left: made one at a time when asked for, since there may be millions of trials."""
+
+    parts: tuple[Left, ...]  # in the order of the configurations
+    size: int  # trials a batch, at most
+
+    @property
+    def trials(self) -> int:
+        return sum(len(part.seeds) for part in self.parts)
+
+    def __len__(self) -> int:
+        return sum(part.seeds.parts(self.size) for part in self.parts)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (batch for part in self.parts for batch in part.batches(self.size))
+
+
 def plan_batches(
-    sweep_seeds: Seeds, configurations: Iterable[Configuration], done: Mapping[str, AbstractSet[int]], size: int
-) -> list[Batch]:
+    sweep_seeds: Seeds, configurations: Iterable[Configuration], done: Mapping[str, Spans], size: int
+) -> Batches:
     """The trials that are left, (those of the sweep) − ``done``, in batches of at most ``size``.
 
     ``done`` maps a configuration's id to its seeds. Batches end at the multiples of ``size`` in the seed itself, so
@@ -80,16 +113,9 @@ def plan_batches(
     """
     if size < 1:
         raise ValueError(f"size is {size}; a batch holds at least one trial")
-    first = sweep_seeds.start // size * size
-    batches = []
-    for config in configurations:
-        finished = done.get(config.id, frozenset())
-        for low in range(first, sweep_seeds.stop, size):
-            chunk = range(max(low, sweep_seeds.start), min(low + size, sweep_seeds.stop))
-            seeds = tuple(seed for seed in chunk if seed not in finished)
-            if seeds:
-                batches.append(Batch(batch_id(config.id, seeds), config, seeds))
-    return batches
+    asked = Spans(((sweep_seeds.start, sweep_seeds.stop),))
+    left = (Left(config, asked - done.get(config.id, Spans())) for config in configurations)
+    return Batches(tuple(part for part in left if part.seeds), size)
 
 
 def batch_id(config: str, seeds: Iterable[int]) -> str:

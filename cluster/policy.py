@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from landsweep.cluster.plan import Batch, batch_id
+from landsweep.cluster.plan import Batch, Batches, Configuration, Left, batch_id
+from landsweep.cluster.spans import Spans
 from landsweep.workers.record import trial_id
 
 SEGMENT_ROWS = 50_000
@@ -54,26 +55,45 @@ def after_failure(work: Work, kind: FailureKind, error: str, retries: int) -> li
     return [Work(Batch(batch_id(config.id, part), config, part), work.attempt + 1) for part in parts]
 
 
-def longest_first(batches: Sequence[Batch], tried: Mapping[str, int]) -> list[Work]:
+def longest_first(batches: Batches, tried: Mapping[str, int]) -> Iterator[Work]:
     """Work in the order in which it is handed out: what costs most first, so that the end has no straggler.
 
-    ``tried`` maps a trial's id to its attempts in earlier runs.
+    ``tried`` maps a trial's id to its attempts in earlier runs. Configurations are ordered, their batches made when
+    asked for.
     """
-    return [Work(batch, 1 + _tried(batch, tried)) for batch in sorted(batches, key=cost, reverse=True)]
+    parts = [part for left in batches.parts for part in _of_one_cost(left, batches.size)]
+    parts.sort(key=lambda part: _cost(part.config, next(part.seeds.cut(batches.size))), reverse=True)
+    for part in parts:
+        for batch in part.batches(batches.size):
+            yield Work(batch, 1 + _tried(batch, tried))
+
+
+def _of_one_cost(left: Left, size: int) -> Iterator[Left]:
+    """The batches of a configuration whose trials search for saddles, and those whose trials do not."""
+    saddles = left.config.settings["search"]["saddles"]
+    limit = 0 if saddles is None or saddles["trials"] == "all" else saddles["trials"]
+    bound = Spans(((0, -(-limit // size) * size),)) if limit else Spans()
+    for seeds in (left.seeds - (left.seeds - bound), left.seeds - bound):
+        if seeds:
+            yield replace(left, seeds=seeds)
 
 
 def _tried(batch: Batch, tried: Mapping[str, int]) -> int:
-    return max(tried.get(trial_id(batch.config.id, seed), 0) for seed in batch.seeds)
+    return max(tried.get(trial_id(batch.config.id, seed), 0) for seed in batch.seeds) if tried else 0
 
 
 def cost(batch: Batch) -> int:
     """A rough cost, ≥ 1: searched trials weigh as ten."""
-    saddles = batch.config.settings["search"]["saddles"]
+    return _cost(batch.config, batch.seeds)
+
+
+def _cost(config: Configuration, seeds: Collection[int]) -> int:
+    saddles = config.settings["search"]["saddles"]
     searched = 0
     if saddles:
         limit = saddles["trials"]
-        searched = saddles["per_trial"] * sum(1 for seed in batch.seeds if limit == "all" or seed < limit)
-    return len(batch.seeds) + 10 * searched
+        searched = saddles["per_trial"] * sum(1 for seed in seeds if limit == "all" or seed < limit)
+    return len(seeds) + 10 * searched
 
 
 def in_flight(workers: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from landsweep.cluster.code import code_hashes
 from landsweep.cluster.data.library import Library
 from landsweep.cluster.origins import Origins
 from landsweep.cluster.store import DATA_FILE, SWEEP_FILE, SweepStore
+from landsweep.workers import record
 from landsweep.workers.errors import ConflictError, LandscapeError
 
 
@@ -26,8 +27,7 @@ class Plan:
     configurations: tuple[plan.Configuration, ...]
     data: Library
     origins: Origins
-    batches: tuple[plan.Batch, ...]  # left to run
-    size: int  # trials a batch
+    batches: plan.Batches  # left to run
     done: int  # trials
     tried: Mapping[str, int]  # trial → its attempts so far, of those whose failure is tried again
     notes: tuple[str, ...] = ()  # what to know before it runs
@@ -39,7 +39,12 @@ class Plan:
 
     @property
     def left(self) -> int:
-        return sum(len(batch.seeds) for batch in self.batches)
+        return self.batches.trials
+
+    @property
+    def size(self) -> int:
+        """Trials a batch."""
+        return self.batches.size
 
     def seconds_left(self) -> float | None:
         """What the trials left will take of one batch's resources, if they are like those done; None before any is."""
@@ -73,17 +78,14 @@ def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
             done[config] = done[config] - seeds
     left = plan.plan_batches(sweep.seeds, configurations, done, plan.MAX_BATCH)
     # a finished sweep need not build its landscapes
-    notes = _notes(configurations, data) if left else ()
-    allotted = _allotted(sweep, configurations, data) if left else memory.Allotment(plan.MAX_BATCH)
-    batches = tuple(plan.plan_batches(sweep.seeds, configurations, done, allotted.size))
-    _check_starts(batches, data, origins)
-    total = len(configurations) * len(sweep.seeds)
-    finished = total - sum(len(batch.seeds) for batch in batches)
+    notes = _notes(configurations, data) if left.parts else ()
+    allotted = _allotted(sweep, configurations, data) if left.parts else memory.Allotment(left.size)
+    left = replace(left, size=allotted.size)
+    _check_starts(left, data, origins)
+    finished = len(configurations) * len(sweep.seeds) - left.trials
     tried = _tried(store) if retry_failed else {}
-    said = (*notes, *allotted.notes)
-    return Plan(
-        sweep, store, configurations, data, origins, batches, allotted.size, finished, tried, said, allotted.peak
-    )
+    notes += allotted.notes
+    return Plan(sweep, store, configurations, data, origins, left, finished, tried, notes, allotted.peak)
 
 
 def _tried(store: SweepStore) -> dict[str, int]:
@@ -99,8 +101,10 @@ def _allotted(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...],
         known = memory.footprint(settings["landscape"], data.samples(settings["landscape"]))
         return lambda trials: memory.batch_bytes(settings, known, trials)
 
-    resources, predictions = sweep.resources, [predicted(one.settings) for one in configurations]
-    return memory.allotted(predictions, resources.batch, resources.memory, len(sweep.seeds))
+    distinct = {record.canonical_json(memory.relevant(one.settings)): one.settings for one in configurations}
+    predictions = [predicted(settings) for settings in distinct.values()]
+    resources, seeds = sweep.resources, len(sweep.seeds)
+    return memory.allotted(predictions, resources.batch, resources.memory, seeds, len(configurations) * seeds)
 
 
 def _notes(configurations: tuple[plan.Configuration, ...], data: Library) -> tuple[str, ...]:
@@ -131,12 +135,12 @@ def shapes(configurations: tuple[plan.Configuration, ...], data: Library) -> lis
     return found
 
 
-def _check_starts(batches: tuple[plan.Batch, ...], data: Library, origins: Origins) -> None:
+def _check_starts(left: plan.Batches, data: Library, origins: Origins) -> None:
     """Refuse starts in other sweeps that are not there or do not fit."""
-    for batch in batches:
-        if batch.config.origin:
-            ((n, _),) = shapes((batch.config,), data)
-            origins.check(batch.config.settings["training"], batch.seeds, n)
+    for part in left.parts:
+        if part.config.origin:
+            ((n, _),) = shapes((part.config,), data)
+            origins.check(part.config.settings["training"], tuple(part.seeds), n)
 
 
 def _check_data(store: SweepStore, data: Library) -> None:

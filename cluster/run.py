@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,29 @@ class Progress:
 
 
 Callback = Callable[[Progress], None]
+
+
+class Waiting:
+    """Work that is to be handed out: what is tried again before what is planned, of which one is made at a time."""
+
+    def __init__(self, planned: Iterator[policy.Work]) -> None:
+        self._planned = planned
+        self._next = next(planned, None)
+        self._again: deque[policy.Work] = deque()
+
+    def __bool__(self) -> bool:
+        return self._next is not None or bool(self._again)
+
+    def take(self) -> policy.Work:
+        """The next; there has to be one."""
+        if self._again:
+            return self._again.popleft()
+        assert self._next is not None
+        work, self._next = self._next, next(self._planned, None)
+        return work
+
+    def again(self, works: Sequence[policy.Work]) -> None:
+        self._again.extendleft(reversed(works))
 
 
 def run(planned: Plan, executor: Callable[[], Executor], report: Callback) -> Progress:
@@ -75,7 +98,7 @@ def _register(planned: Plan) -> None:
 
 
 def _drive(planned: Plan, make: Callable[[], Executor], progress: Progress, report: Callback) -> None:
-    waiting = deque(policy.longest_first(planned.batches, planned.tried))
+    waiting = Waiting(policy.longest_first(planned.batches, planned.tried))
     flag = StopFlag(planned.store, os.environ.get(JOB, ""))
     executor = make()
     out, rows, oldest = 0, 0, time.monotonic()
@@ -83,7 +106,7 @@ def _drive(planned: Plan, make: Callable[[], Executor], progress: Progress, repo
         report(progress)
         while out or (waiting and not progress.stopped):
             while waiting and not progress.stopped and out < policy.in_flight(executor.workers):
-                executor.submit(_job(planned, waiting.popleft()))
+                executor.submit(_job(planned, waiting.take()))
                 out += 1
             for completion in executor.wait(timeout=1.0):
                 out -= 1
@@ -119,7 +142,7 @@ def _job(planned: Plan, work: policy.Work) -> Job:
     )
 
 
-def _completed(planned: Plan, completion: Completion, waiting: deque[policy.Work], progress: Progress) -> int:
+def _completed(planned: Plan, completion: Completion, waiting: Waiting, progress: Progress) -> int:
     """Book a completion; the rows it staged."""
     job, summary = completion.job, completion.summary
     if summary is not None and summary.invalid is not None:
@@ -136,7 +159,7 @@ def _completed(planned: Plan, completion: Completion, waiting: deque[policy.Work
         progress.done += 1
         return 1
     progress.retried += 1
-    waiting.extendleft(reversed(follow))
+    waiting.again(follow)
     return 0
 
 

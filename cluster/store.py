@@ -11,8 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from landsweep.cluster.files import Files, checked_name, open_files
+from landsweep.cluster.parameters import Tensors, unpacked
+from landsweep.cluster.spans import Spans
 from landsweep.cluster.tables import Tables
 from landsweep.workers import record
 from landsweep.workers.errors import StoreError
@@ -22,8 +26,9 @@ SWEEP_FILE = "sweep.yaml"
 QUESTION_FILE = "verdict/question.json"
 #: what each data set was when the sweep was run first: name → sha256
 DATA_FILE = "data.json"
-_CLAIM = re.compile(r"log/(\d+)\.json")
-Trials = dict[str, set[int]]  # configuration → seeds
+PARAMETERS = "parameters.safetensors"  # of a staged batch
+_CLAIM = re.compile(r"log/\d+\.json")
+Trials = dict[str, Spans]  # configuration → seeds
 
 
 @dataclass(frozen=True)
@@ -33,17 +38,17 @@ class Claim:
     number: int
     segment: str
     staged: tuple[str, ...]
-    trials: Mapping[str, tuple[int, ...]]
-    failed: Mapping[str, tuple[int, ...]]  # those of the trials whose status is failed
+    trials: Mapping[str, Spans]
+    failed: Mapping[str, Spans]  # those of the trials whose status is failed
     files: Mapping[str, Mapping[str, Any]] | None  # checksums; None until the segment is done
 
     @property
     def done(self) -> bool:
         return self.files is not None
 
-    def finished(self) -> Trials:
-        """The trials that need no other attempt."""
-        return {config: set(seeds) - set(self.failed.get(config, ())) for config, seeds in self.trials.items()}
+    def finished(self, configurations: Iterable[str]) -> Trials:
+        """Of these configurations, the trials that need no other attempt."""
+        return {config: self.trials[config] - self.failed.get(config, Spans()) for config in configurations}
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class Staged:
     name: str  # <batch>-<uuid>
     config: str
     batch: str
-    seeds: tuple[int, ...]
-    failed: tuple[int, ...]
+    seeds: Spans
+    failed: Spans
     files: Mapping[str, Mapping[str, Any]]
 
 
@@ -67,48 +72,48 @@ class Snapshot:
 
     def trials(self) -> Trials:
         """Every trial that need not run: in a claim or in a staged batch."""
-        found: Trials = {}
-        for claim in self.claims:
-            _add(found, claim.trials)
-        for batch in self.staged:
-            _add(found, {batch.config: batch.seeds})
-        return found
+        return union([*(claim.trials for claim in self.claims), *({one.config: one.seeds} for one in self.staged)])
 
     def failed(self) -> Trials:
         """Trials of which every attempt failed."""
-        finished: Trials = {}
-        for claim in self.claims:
-            _add(finished, claim.finished())
-        for batch in self.staged:
-            _add(finished, {batch.config: set(batch.seeds) - set(batch.failed)})
-        left = {config: seeds - finished.get(config, set()) for config, seeds in self.trials().items()}
+        staged = ({one.config: one.seeds - one.failed} for one in self.staged)
+        finished = union([*(claim.finished(claim.trials) for claim in self.claims), *staged])
+        left = {config: seeds - finished.get(config, Spans()) for config, seeds in self.trials().items()}
         return {config: seeds for config, seeds in left.items() if seeds}
 
-    def pending(self) -> list[tuple[Staged, set[int]]]:
+    def pending(self) -> list[tuple[Staged, Spans]]:
         """Staged batches that no done segment has, each with the seeds to take from it: every trial once."""
         done = [claim for claim in self.claims if claim.done]
         gathered = {name for claim in done for name in claim.staged}
         return allot([batch for batch in self.staged if batch.name not in gathered], done)
 
 
-def allot(staged: Iterable[Staged], claims: Iterable[Claim]) -> list[tuple[Staged, set[int]]]:
+def union(parts: Iterable[Mapping[str, Spans]]) -> Trials:
+    """The trials of all ``parts``."""
+    sets: dict[str, list[Spans]] = {}
+    for part in parts:
+        for config, seeds in part.items():
+            sets.setdefault(config, []).append(seeds)
+    return {config: held[0] if len(held) == 1 else Spans.union(held) for config, held in sets.items()}
+
+
+def allot(staged: Iterable[Staged], claims: Iterable[Claim]) -> list[tuple[Staged, Spans]]:
     """``staged`` by name, each with the seeds that neither ``claims`` nor a batch before it finished; none is empty."""
-    finished: Trials = {}
-    staged = list(staged)
-    for claim in claims if staged else ():
-        _add(finished, claim.finished())
+    ordered = sorted(staged, key=lambda batch: batch.name)
+    asked = {batch.config for batch in ordered}
+    logged = ((claim, asked & claim.trials.keys()) for claim in claims)
+    finished = union(
+        {config: claim.trials[config] - claim.failed.get(config, Spans()) for config in known}
+        for claim, known in logged
+    )
     result = []
-    for batch in sorted(staged, key=lambda b: b.name):
-        seeds = set(batch.seeds) - finished.get(batch.config, set())
+    for batch in ordered:
+        before = finished.get(batch.config, Spans())
+        seeds = batch.seeds - before
         if seeds:
             result.append((batch, seeds))
-            _add(finished, {batch.config: seeds - set(batch.failed)})
+            finished[batch.config] = before | (seeds - batch.failed)
     return result
-
-
-def _add(trials: Trials, more: Mapping[str, Iterable[int]]) -> None:
-    for config, seeds in more.items():
-        trials.setdefault(config, set()).update(seeds)
 
 
 class SweepStore:
@@ -118,7 +123,8 @@ class SweepStore:
         self.files: Files = open_files(str(uri))
         self.uri = self.files.uri
         self.tables = Tables(self.files, self.uri)
-        self._log: dict[str, tuple[bytes, Any]] = {}  # what a file of the log held, and its value
+        self._done: dict[str, Claim] = {}  # claims that were read with their .done, by name: neither changes again
+        self._known: dict[str, Staged] = {}  # staged batches that were read, by name: none changes
 
     @property
     def name(self) -> str:
@@ -169,56 +175,87 @@ class SweepStore:
         """Names of the done segments' files of a table."""
         return list(self._done_files(name, snapshot))
 
-    def parameter_file(self, batch: str) -> str:
-        """The name of the file of a batch's parameters. Raises StoreError where there is none."""
-        snapshot, name = self.snapshot(), f"parameters/{batch}.safetensors"
-        if any(claim.files and name in claim.files for claim in snapshot.claims):
-            return name
+    def parameters(self, batch: str) -> Tensors:
+        """A batch's arrays: points (P, n), initial (B, n), trained (B, n). Raises StoreError where there is none."""
+        for attempt in range(3):
+            file = self._parameter_file(batch)
+            try:
+                if file.startswith("staged/"):
+                    return dict(load(self.files.read(file)))
+                return unpacked(*self.files.location(file), batch)
+            except FileNotFoundError as exc:  # gathered while we looked
+                if attempt == 2:
+                    raise StoreError(f"{self.uri}/{file} is missing; restore it from a copy") from exc
+            except (ValueError, KeyError, TypeError, SafetensorError) as exc:
+                raise StoreError(f"{self.uri}/{file} cannot be read ({exc}); restore it from a copy") from exc
+        raise AssertionError("unreachable")
+
+    def _parameter_file(self, batch: str) -> str:
+        snapshot = self.snapshot()
+        for claim in snapshot.claims:
+            for file, entry in (claim.files or {}).items():
+                if batch in entry.get("batches", ()):
+                    return file
         for staged in snapshot.staged:
-            if staged.batch == batch:
-                return f"staged/{staged.name}/parameters.safetensors"
+            file = f"staged/{staged.name}/{PARAMETERS}"
+            if staged.batch == batch and file in staged.files:
+                return file
         raise StoreError(f"{self.uri}: the parameters of batch {batch} are missing; run the sweep again")
 
     def _done_files(self, name: str, snapshot: Snapshot) -> dict[str, Mapping[str, Any]]:
         files = (item for claim in snapshot.claims if claim.files for item in claim.files.items())
         return {file: entry for file, entry in files if file.startswith(f"{name}/")}
 
-    def _staged_files(self, name: str, snapshot: Snapshot) -> dict[str, set[int]]:
+    def _staged_files(self, name: str, snapshot: Snapshot) -> dict[str, Spans]:
         """Of each file of a table that is only staged, the seeds to take from it."""
         pending = ((f"staged/{batch.name}/{name}.parquet", batch, seeds) for batch, seeds in snapshot.pending())
         return {file: seeds for file, batch, seeds in pending if file in batch.files}
 
     def _claims(self) -> Iterable[Claim]:
-        names = self.files.names("log")
-        for name in names:
-            match = _CLAIM.fullmatch(name)
-            if match is None:
+        listed = self.files.names("log")
+        names = set(listed)
+        for name in filter(_CLAIM.fullmatch, listed):
+            done = f"{name.removesuffix('.json')}.done"
+            if done not in names:
+                yield self._claim(name, None)
                 continue
-            content = self._json(name, "segment", "staged", "trials")
-            done_name = f"log/{match[1]}.done"
-            files = self._json(done_name, "files")["files"] if done_name in names else None
-            segment, staged = checked_name(content["segment"]), tuple(map(checked_name, content["staged"]))
-            for file in files or ():
-                checked_name(file)
-            yield Claim(int(match[1]), segment, staged, content["trials"], content.get("failed", {}), files)
+            if name not in self._done:
+                self._done[name] = self._claim(name, self._json(done, "files")["files"])
+            yield self._done[name]
+
+    def _claim(self, name: str, files: Mapping[str, Mapping[str, Any]] | None) -> Claim:
+        content = self._json(name, "segment", "staged", "trials")
+        segment, staged = checked_name(content["segment"]), tuple(map(checked_name, content["staged"]))
+        for file in files or ():
+            checked_name(file)
+        number = int(name.removeprefix("log/").removesuffix(".json"))
+        trials, failed = (self._seeds(name, content.get(key, {})) for key in ("trials", "failed"))
+        return Claim(number, segment, staged, trials, failed, files)
 
     def _staged(self) -> Iterable[Staged]:
-        for name in self.files.names("staged"):
-            folder, _, file = name.rpartition("/")
-            if file == "batch.json":
-                c = self._json(name, "config", "batch", "seeds", "files")
-                seeds, failed = tuple(c["seeds"]), tuple(c.get("failed", ()))
-                for listed in c["files"]:
-                    checked_name(listed)
-                yield Staged(folder.partition("/")[2], c["config"], c["batch"], seeds, failed, c["files"])
+        names = [name for name in self.files.names("staged") if name.endswith("/batch.json")]
+        self._known = {name: self._known.get(name) or self._read_staged(name) for name in names}
+        return self._known.values()
+
+    def _read_staged(self, name: str) -> Staged:
+        content = self._json(name, "config", "batch", "seeds", "files")
+        for listed in content["files"]:
+            checked_name(listed)
+        config, folder = content["config"], name.split("/")[1]
+        seeds = self._seeds(name, {config: content["seeds"]})[config]
+        failed = self._seeds(name, {config: content.get("failed", [])})[config]
+        return Staged(folder, config, content["batch"], seeds, failed, content["files"])
+
+    def _seeds(self, name: str, trials: Mapping[str, Any]) -> Trials:
+        try:
+            return {config: Spans.from_json(seeds) for config, seeds in trials.items()}
+        except (ValueError, TypeError, AttributeError) as exc:
+            message = f"{self.uri}/{name}: its seeds cannot be read ({exc}); it was damaged: restore it from a copy"
+            raise StoreError(message) from exc
 
     def _json(self, name: str, *keys: str) -> dict[str, Any]:
         """The mapping in a file of the protocol, which must have ``keys``."""
-        content = self.files.read(name)
-        known = self._log.get(name)
-        value: Any = known[1] if known and known[0] == content else self.json(name, content)
-        if name.startswith("log/"):
-            self._log[name] = (content, value)
+        value: Any = self.json(name, self.files.read(name))
         if isinstance(value, dict) and value.get("schema", 1) not in range(record.SCHEMA_VERSION + 1):
             raise StoreError(f"{self.uri}/{name}: schema {value['schema']!r} is newer than this landsweep; upgrade it")
         missing = [key for key in keys if not isinstance(value, dict) or key not in value]

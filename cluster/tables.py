@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from landsweep.cluster.files import Files
+from landsweep.cluster.spans import Spans
 from landsweep.workers import record
 from landsweep.workers.errors import StoreError
 
@@ -29,7 +30,7 @@ class Tables:
         self,
         table: str,
         done: Mapping[str, Mapping[str, Any]],
-        staged: Mapping[str, Iterable[int]],
+        staged: Mapping[str, Spans],
         coded: bool = False,
     ) -> pa.dataset.Dataset:
         """The rows of the ``done`` files (with their checksums) and, of the ``staged`` ones, those of the seeds.
@@ -74,17 +75,16 @@ class Tables:
             self._fragments[name, content] = fragment
         return self._fragments[name, content]
 
-    def _staged(self, name: str, seeds: Iterable[int]) -> pa.Table:
+    def _staged(self, name: str, seeds: Spans) -> pa.Table:
         filesystem, path = self._files.location(name)
-        rows = pa.compute.field("seed").isin(sorted(seeds))
         try:
-            table = pq.read_table(path, filters=rows, filesystem=filesystem, partitioning=None)
+            table = pq.read_table(path, filesystem=filesystem, partitioning=None)
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError) as exc:
             raise self._unreadable(name, exc) from exc
         self._checked(name, table.schema)
-        return table
+        return of_seeds(table, seeds)
 
     def _checked(self, name: str, schema: pa.Schema) -> None:
         """Refuse a file of a later landsweep. The version is absent where it is 1."""
@@ -111,6 +111,12 @@ class Tables:
     def _unreadable(self, name: str, error: Exception) -> StoreError:
         mend = "restore it from a copy, or delete the sweep and run it again"
         return StoreError(f"{self._uri}/{name} cannot be read ({error}); {mend}")
+
+
+def of_seeds(table: pa.Table, seeds: Spans) -> pa.Table:
+    """The rows of these seeds."""
+    held = seeds.holds(table["seed"].to_numpy())
+    return table if held.all() else table.filter(pa.array(held))
 
 
 def _coded(schema: pa.Schema) -> tuple[pa.Schema, Any]:

@@ -78,7 +78,7 @@ def stage(store: SweepStore, config: str, seeds: Sequence[int], batch: str = "",
     assert parameters["points"].shape == (2 * count, 2)
     content = tables(config, seeds, batch, attempt)
     return commit.stage(
-        store, sweep="small", config=config, batch=batch, seeds=seeds, tables=content, grid=GRID, parameters=parameters
+        store, sweep="small", config=config, batch=batch, seeds=seeds, tables=content, grid=GRID, arrays=parameters
     )
 
 

@@ -25,6 +25,7 @@ import landsweep
 from landsweep.cluster import commit
 from landsweep.cluster.files import LocalFiles, checked_name, checksum
 from landsweep.cluster.progress import damaged
+from landsweep.cluster.spans import Spans
 from landsweep.cluster.store import SweepStore
 from landsweep.workers import record
 from landsweep.workers.errors import StoreError
@@ -136,11 +137,12 @@ def test_done_holds_the_checksums_of_what_is_there(tmp_path: Path) -> None:
     done = json.loads((tmp_path / "log/00000000.done").read_text())
     assert done["segment"] == "segment-00000000"
     tables = {f"{name}/segment-00000000.parquet" for name in ("points", "trials", "trajectories", "spectra")}
-    assert set(done["files"]) == tables | {"parameters/b0.safetensors"}
+    assert set(done["files"]) == tables | {"parameters/segment-00000000-0000.safetensors"}
     for name, entry in done["files"].items():
-        assert entry == checksum((tmp_path / name).read_bytes())
+        batches = {"batches": ["b0"]} if name.startswith("parameters/") else {}
+        assert entry == checksum((tmp_path / name).read_bytes()) | batches
     claim = json.loads((tmp_path / "log/00000000.json").read_text())
-    assert claim["trials"] == {"aa": [0, 1]}
+    assert claim["trials"] == {"aa": [[0, 2]]}
     assert damaged(store) == (5, [])
 
 
@@ -210,7 +212,6 @@ def check_readers(root: Path, tried: set[tuple[str, int]]) -> None:
 def test_a_crash_at_any_step_loses_and_doubles_nothing(tmp_path: Path, fixed_names: Callable[[], None]) -> None:
     fixed_names()
     steps = steps_of(tmp_path / "calm", scenario)
-    calm = segment_files(tmp_path / "calm")
     assert steps > 30
     assert trials(SweepStore(tmp_path / "calm")) == WANTED
     for step in range(steps):
@@ -235,9 +236,11 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(tmp_path: Path, fixed_nam
             rows = rows[rows["source"] == "training"] if table == "points" else rows
             assert sorted(zip(rows["config"], rows["seed"], strict=True)) == WANTED, step
         assert not list((root / "staged").rglob("batch.json"))
-        content = segment_files(root)
-        parameters = [name for name in calm if name.startswith("parameters/")]
-        assert {name: content[name] for name in parameters} == {name: calm[name] for name in parameters}
+        for batch in ("b0", "b1", "b2"):
+            held, wanted = SweepStore(root).parameters(batch), SweepStore(tmp_path / "calm").parameters(batch)
+            assert {name: array.tolist() for name, array in held.items()} == {
+                name: array.tolist() for name, array in wanted.items()
+            }
 
 
 def test_a_crash_while_gathering_leaves_the_same_bytes(tmp_path: Path, fixed_names: Callable[[], None]) -> None:
@@ -383,11 +386,11 @@ def test_a_failed_trial_and_its_retry(tmp_path: Path, gathered_between: bool) ->
     store = SweepStore(tmp_path)
     fabricated.stage(store, "aa", [0])
     fabricated.stage_failed(store, "aa", 1, attempt=3)
-    assert store.snapshot().failed() == {"aa": {1}}
-    assert store.snapshot().trials() == {"aa": {0, 1}}
+    assert store.snapshot().failed() == {"aa": Spans.of([1])}
+    assert store.snapshot().trials() == {"aa": Spans.of([0, 1])}
     if gathered_between:
         commit.gather(store)
-        assert store.snapshot().failed() == {"aa": {1}}
+        assert store.snapshot().failed() == {"aa": Spans.of([1])}
     fabricated.stage(store, "aa", [1], attempt=4)
     for _ in range(2):  # staged, then gathered
         assert store.snapshot().failed() == {}
@@ -411,7 +414,7 @@ def test_a_trial_that_fails_again_has_one_row(tmp_path: Path) -> None:
     for attempt in (1, 2):
         fabricated.stage_failed(store, "aa", 1, attempt)
         commit.gather(store)
-    assert store.snapshot().failed() == {"aa": {1}}
+    assert store.snapshot().failed() == {"aa": Spans.of([1])}
     assert _trials(store)[["status", "attempt"]].values.tolist() == [["failed", 2]]
     assert trials(store) == []
 

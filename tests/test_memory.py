@@ -132,7 +132,7 @@ def test_an_automatic_batch_is_the_largest_power_of_two_that_fits(
     base: int, each: list[int], limit: int, trials: int
 ) -> None:
     predictions = [lambda size, slope=slope: base + slope * size for slope in each]
-    found = memory.allotted(predictions, "auto", limit, trials)
+    found = memory.allotted(predictions, "auto", limit, trials, trials)
     assert found.size in {1, 2, 4, 8, 16, 32, 64}
     assert found.size == 1 or base + max(each) * found.size <= limit
     assert found.size == 64 or base + max(each) * 2 * found.size > limit
@@ -142,11 +142,11 @@ def test_an_automatic_batch_is_the_largest_power_of_two_that_fits(
 
 def test_a_requested_batch_is_taken_and_one_that_is_too_large_is_said_with_figures() -> None:
     predictions = [lambda trials: trials * 100 * MIB]
-    assert memory.allotted(predictions, 7, 2**30, 200) == memory.Allotment(7, 700 * MIB)
-    assert memory.allotted(predictions, 64, 2**30, 3) == memory.Allotment(64, 300 * MIB)  # there are three trials
-    (note,) = memory.allotted(predictions, 64, 2**30, 200).notes
+    assert memory.allotted(predictions, 7, 2**30, 200, 200) == memory.Allotment(7, 700 * MIB)
+    assert memory.allotted(predictions, 64, 2**30, 3, 3) == memory.Allotment(64, 300 * MIB)  # there are three trials
+    (note,) = memory.allotted(predictions, 64, 2**30, 200, 200).notes
     assert all(words in note for words in ("a batch of 64", "6,400 MiB", "1,024 MiB", "resources.batch"))
-    (note,) = memory.allotted(predictions, "auto", 50 * MIB, 200).notes
+    (note,) = memory.allotted(predictions, "auto", 50 * MIB, 200, 200).notes
     assert "fewer parameters" in note
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landsweep.cluster import plan, spec
+from landsweep.cluster.spans import Spans
 from landsweep.cluster.spec import Seeds
 from landsweep.workers import record
 
@@ -49,7 +50,11 @@ def test_id_is_the_same_however_a_configuration_came_about() -> None:
 
 def test_id_depends_on_numerics_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = spec.validate(BASE, "sweep.yaml")
-    before = {plan.expand(sweep)[0].id, plan.expand(sweep, lambda _: "a" * 64)[0].id, plan.expand(sweep, lambda _: "b" * 64)[0].id}
+    before = {
+        plan.expand(sweep)[0].id,
+        plan.expand(sweep, lambda _: "a" * 64)[0].id,
+        plan.expand(sweep, lambda _: "b" * 64)[0].id,
+    }
     monkeypatch.setattr(record, "NUMERICS_VERSION", record.NUMERICS_VERSION + 1)
     assert len(before | {plan.expand(sweep)[0].id}) == 4
 
@@ -87,8 +92,9 @@ def test_ids_do_not_depend_on_the_order_of_keys(random: Any) -> None:
 )
 def test_batches_are_exactly_what_is_left(start: int, count: int, size: int, done: set[int]) -> None:
     (config,) = expand()
-    batches = plan.plan_batches(Seeds(start=start, stop=start + count), [config], {config.id: done}, size)
+    batches = plan.plan_batches(Seeds(start=start, stop=start + count), [config], {config.id: Spans.of(done)}, size)
     seeds = [seed for batch in batches for seed in batch.seeds]
+    assert (len(list(batches)), len(seeds)) == (len(batches), batches.trials)
     assert seeds == [seed for seed in range(start, start + count) if seed not in done]
     assert all(batch.seeds and len({seed // size for seed in batch.seeds}) == 1 for batch in batches)
     assert len({batch.id for batch in batches}) == len(batches)
@@ -96,17 +102,17 @@ def test_batches_are_exactly_what_is_left(start: int, count: int, size: int, don
 
 def test_resumed_and_extended_sweeps_form_the_same_batches() -> None:
     (config,) = expand()
-    whole = plan.plan_batches(Seeds(start=0, stop=60), [config], {}, 16)
+    whole = list(plan.plan_batches(Seeds(start=0, stop=60), [config], {}, 16))
     assert [batch.seeds[0] for batch in whole] == [0, 16, 32, 48]
-    resumed = plan.plan_batches(Seeds(start=0, stop=60), [config], {config.id: set(range(32))}, 16)
-    assert resumed == whole[2:]
-    extended = plan.plan_batches(Seeds(start=0, stop=70), [config], {config.id: set(range(60))}, 16)
+    resumed = plan.plan_batches(Seeds(start=0, stop=60), [config], {config.id: Spans.of(range(32))}, 16)
+    assert list(resumed) == whole[2:]
+    extended = plan.plan_batches(Seeds(start=0, stop=70), [config], {config.id: Spans.of(range(60))}, 16)
     assert [batch.seeds for batch in extended] == [(60, 61, 62, 63), (64, 65, 66, 67, 68, 69)]
 
 
 def test_batches_of_other_configurations_have_other_ids() -> None:
     cells = expand(grid={"training.lr": [0.1, 0.2]})
-    batches = plan.plan_batches(Seeds(start=0, stop=4), cells, {}, 4)
+    batches = list(plan.plan_batches(Seeds(start=0, stop=4), cells, {}, 4))
     assert [batch.config for batch in batches] == list(cells)
     assert batches[0].id != batches[1].id
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from landsweep.cluster import policy
-from landsweep.cluster.plan import Batch, Configuration, batch_id
+from landsweep.cluster.plan import Batch, Batches, Configuration, Left, batch_id
 from landsweep.cluster.policy import FailedTrial, Work
+from landsweep.cluster.spans import Spans
 from landsweep.workers.record import trial_id
 
 
@@ -90,20 +91,25 @@ def test_culprits_are_isolated_and_their_mates_finish(
         assert attempts == list(range(1, len(attempts) + 1))
 
 
+def left(config: Configuration, *seeds: int) -> Left:
+    return Left(config, Spans.of(seeds))
+
+
 def test_what_costs_most_goes_first() -> None:
-    searching = configuration("s", {"per_trial": 2, "trials": 4})
-    small, large = batch(0, 1), batch(*range(30))
-    searched, beyond = batch(2, 3, config=searching), batch(4, 5, config=searching)
-    order = policy.longest_first([small, beyond, large, searched], {})
-    assert [work.batch for work in order] == [searched, large, small, beyond]
-    everywhere = batch(9, config=configuration("e", {"per_trial": 1, "trials": "all"}))
-    assert policy.longest_first([small, everywhere], {})[0].batch == everywhere
+    searching, plain = configuration("s", {"per_trial": 2, "trials": 4}), configuration("c0")
+    parts = (left(plain, *range(30), 64, 65), left(searching, 2, 3, 36, 37))
+    order = [work.batch for work in policy.longest_first(Batches(parts, 32), {})]
+    searched, beyond = batch(2, 3, config=searching), batch(36, 37, config=searching)
+    assert order == [searched, batch(*range(30)), batch(64, 65), beyond]
+    everywhere = left(configuration("e", {"per_trial": 1, "trials": "all"}), 9)
+    first = next(policy.longest_first(Batches((left(plain, 0, 1), everywhere), 32), {}))
+    assert first.batch.config == everywhere.config
 
 
 def test_a_retry_counts_on_from_the_attempts_before() -> None:
     tried = {trial_id("c0", 1): 3, trial_id("c0", 2): 2, trial_id("other", 5): 9}
-    works = policy.longest_first([batch(1, 2, 3), batch(5)], tried)
-    assert [(work.attempt, work.losses) for work in works] == [(4, 0), (1, 0)]
+    works = policy.longest_first(Batches((left(configuration("c0"), 1, 2, 3, 5),), 4), tried)
+    assert [(work.batch.seeds, work.attempt, work.losses) for work in works] == [((1, 2, 3), 4, 0), ((5,), 1, 0)]
 
 
 def test_each_worker_has_one_batch_waiting() -> None:
