@@ -15,7 +15,7 @@ from landsweep.cluster.data.library import Library
 from landsweep.cluster.origins import Origins
 from landsweep.cluster.store import DATA_FILE, SWEEP_FILE, SweepStore
 from landsweep.workers import record
-from landsweep.workers.errors import ConflictError, LandscapeError
+from landsweep.workers.errors import ConflictError
 
 
 @dataclass(frozen=True)
@@ -122,16 +122,13 @@ def _notes(configurations: tuple[plan.Configuration, ...], data: Library) -> tup
 
 def shapes(configurations: tuple[plan.Configuration, ...], data: Library) -> list[tuple[int, int]]:
     """(parameters, training samples) of each configuration; builds the landscapes, so a wrong one is refused."""
-    from landsweep.workers import builtin
+    from landsweep.workers import builtin, suitability
 
     found = []
     for settings in (configuration.settings for configuration in configurations):
-        n, samples = builtin.size(settings["landscape"], data.samples(settings["landscape"]))
-        batch = settings["training"]["batch_size"]
-        if isinstance(batch, int) and 0 < samples < batch:
-            message = f"training.batch_size: found {batch}; allowed: at most the {samples} training examples"
-            raise LandscapeError(message)
-        found.append((n, samples))
+        facts = builtin.facts(settings["landscape"], data.samples(settings["landscape"]))
+        suitability.check(settings, facts)
+        found.append((facts.dim, facts.samples))
     return found
 
 

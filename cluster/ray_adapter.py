@@ -24,6 +24,7 @@ _QUIET = {
 }
 #: Ray lets these overrule the address that it is given.
 _OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 CONNECT_SECONDS = 10.0
 
 
@@ -156,6 +157,8 @@ class JobClient:
         load("client")
         from ray.job_submission import JobSubmissionClient
 
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
         overruling = {name: os.environ.pop(name) for name in _OVERRULING if name in os.environ}
         try:
             with self._translated():

@@ -20,6 +20,7 @@ from landsweep.workers.errors import LandsweepError, QueryError, RequestError, S
 
 if TYPE_CHECKING:
     from landsweep.cluster.prepare import Plan
+    from landsweep.cluster.ray_adapter import JobClient
     from landsweep.cluster.run import Progress
     from landsweep.cluster.spec import Sweep
 
@@ -41,6 +42,8 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", help="dotted.key=value, replaces a value of the file; repeatable")
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+Address = Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="the cluster's dashboard, http://HEAD:8265")]
+JobId = Annotated[str | None, typer.Argument(help="a job's id; none: the latest", metavar="[ID]")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="write to this file instead")]
 
 
@@ -116,8 +119,9 @@ def run(
     if address and address.startswith(("http://", "https://")):
         raise RequestError(
             f"--address: found {address!r}, the address that jobs are submitted to; "
-            "`run` takes ray://HOST:10001, HOST:6379 or auto (`landsweep submit` is not available yet)"
+            "`run` takes ray://HOST:10001, HOST:6379 or auto; hand the sweep over with `landsweep submit`"
         )
+    _check_submitter()
     sweep = _load(file, store, tracking_uri, set_)
     for warning in spec.warnings(sweep):
         _complain(f"warning: {warning}")
@@ -127,6 +131,11 @@ def run(
     if not planned.batches:
         typer.echo(f"{sweep.name}: all {planned.total} trials are done; no batch to run")
     progress = _execute(planned, address)
+    if progress.stopped:
+        left = planned.total - progress.done
+        typer.echo(f"{sweep.name}: stopped as asked; {progress.done} trials are committed, {left} left: run it again")
+        runs.require_success(progress)
+        return
     _conclude(planned, anything_new=bool(planned.batches))
     if progress.failed:
         runs.require_success(progress)
@@ -301,6 +310,113 @@ def _trials_for_margin(planned: Plan) -> int | None:
     options = VerdictOptions(**planned.sweep.verdict.model_dump(mode="json"))
     margin, count = options.chosen_margin, len(planned.configurations)
     return trials_for(margin, margin, 0.5, configurations=count, alpha=options.alpha)
+
+
+# --- jobs of a cluster ---------------------------------------------------------------------------------------
+
+
+def _check_submitter() -> None:
+    """Refuse to drive what another version submitted: its file and its numbers may mean something else."""
+    from landsweep.cluster.jobs import VERSION
+    from landsweep.workers import record
+
+    submitter = os.environ.get(VERSION, record.VERSION)
+    if submitter != record.VERSION:
+        found = f"landsweep {submitter} submitted this, and the cluster has {record.VERSION}"
+        raise RequestError(f"{found}; install one version on both sides")
+
+
+def _client(address: str | None) -> JobClient:
+    """The jobs of the cluster at ``address``, with its token."""
+    from landsweep.cluster import authentication
+    from landsweep.cluster.ray_adapter import JobClient
+
+    url = authentication.job_address(address)
+    warning = authentication.authenticate(url, os.environ)
+    if warning:
+        _complain(f"warning: {warning}")
+    return JobClient(url)
+
+
+@command()
+def submit(
+    file: SweepFile,
+    store: Store = None,
+    address: Address = None,
+    tracking_uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; none: off")] = None,
+    set_: Set = None,
+    retry_failed: Annotated[bool, typer.Option(help="run failed trials again")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hand a sweep to a Ray cluster as a job and print its id. Doing it twice is harmless: a live job is printed."""
+    from landsweep.cluster import jobs
+
+    sweep = _load(file, store, tracking_uri, set_)
+    found = jobs.submit(_client(address), sweep, retry_failed)
+    if found.note:
+        _complain(f"note: {found.note}")
+    if as_json:
+        typer.echo(json.dumps({"id": found.id, "new": found.new, "note": found.note}, indent=2))
+        return
+    typer.echo(found.id if found.new else f"{found.id} is live already")
+
+
+@command()
+def status(id: JobId = None, address: Address = None, as_json: Json = False) -> None:
+    """How a submitted sweep stands. Once it has ended, exits as `landsweep run` would have."""
+    import time
+
+    from landsweep.cluster import job_report, jobs
+
+    facts = job_report.facts(jobs.find(_client(address), id), time.time())
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        for line in job_report.lines(facts):
+            typer.echo(line)
+    raise typer.Exit(facts["exit_code"])
+
+
+@command()
+def logs(
+    id: JobId = None,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until the job ends")] = False,
+) -> None:
+    """What a submitted sweep's driver printed."""
+    import asyncio
+
+    from landsweep.cluster import jobs
+
+    client = _client(address)
+    job = jobs.find(client, id)
+    if not follow:
+        typer.echo(client.logs(job.id), nl=False)
+        return
+
+    async def tail() -> None:
+        async for text in client.follow(job.id):
+            typer.echo(text, nl=False)
+
+    asyncio.run(tail())
+
+
+@command()
+def stop(id: JobId = None, address: Address = None) -> None:
+    """Have a submitted sweep start no other batch; those that run end and are committed."""
+    from landsweep.cluster import jobs
+
+    client = _client(address)
+    typer.echo(jobs.stop(client, jobs.find(client, id)))
+
+
+@command()
+def cancel(id: JobId = None, address: Address = None) -> None:
+    """End a submitted sweep at once. What is committed is kept."""
+    from landsweep.cluster import jobs
+
+    client = _client(address)
+    typer.echo(jobs.cancel(client, jobs.find(client, id)))
 
 
 # --- reading -------------------------------------------------------------------------------------------------
