@@ -17,6 +17,7 @@ from landsweep.cluster.plan import landscape_key
 from landsweep.cluster.policy import Work
 from landsweep.cluster.store import SweepStore
 from landsweep.workers import record
+from landsweep.workers.errors import RequestError, UnavailableError
 from landsweep.workers.samples import Samples
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Summary:
     error: str | None = None  # a traceback
     exhausted: bool = False  # the error is that memory ran out
     invalid: str | None = None  # a request that no retry mends
+    unavailable: str | None = None  # the store took nothing: no trial is to blame
 
 
 _landscapes: dict[str, Any] = {}
@@ -60,12 +62,12 @@ _landscapes: dict[str, Any] = {}
 
 def execute(job: Job) -> Summary:
     """Run one batch and stage it. An exception comes back as a summary with its traceback."""
-    from landsweep.workers.errors import RequestError
-
     try:
         return _execute(job)
     except RequestError as exc:
         return Summary(None, invalid=str(exc), error=traceback.format_exc(limit=20))
+    except UnavailableError as exc:
+        return Summary(None, unavailable=str(exc), error=traceback.format_exc(limit=20))
     except Exception as exc:
         return Summary(None, error=traceback.format_exc(limit=20), exhausted=exhausted(exc))
 
@@ -94,16 +96,20 @@ def _execute(job: Job) -> Summary:
     files = _checkpoints(job, store, execution.describe(device, settings["training"]["dtype"]))
     kept = Checkpoints(Checkpoint(files.keeper("pretraining")), Checkpoint(files.keeper("training")))
     result = batches.run_batch(task, _landscapes[key], device, start=_start(job, device), checkpoints=kept)
-    name = stage(
-        store,
-        sweep=job.sweep,
-        config=batch.config.id,
-        batch=batch.id,
-        seeds=batch.seeds,
-        tables=result.tables,
-        grid=job.grid,
-        arrays=result.parameters,
-    )
+    try:
+        name = stage(
+            store,
+            sweep=job.sweep,
+            config=batch.config.id,
+            batch=batch.id,
+            seeds=batch.seeds,
+            tables=result.tables,
+            grid=job.grid,
+            arrays=result.parameters,
+        )
+    except OSError as exc:
+        mend = "mend that path or its permissions, and run the same command again"
+        raise UnavailableError(f"{store.uri} cannot be written ({exc}); {mend}") from exc
     files.delete()
     points = result.tables["points"]
     seconds = sum(s for s in result.tables["trials"]["seconds"])

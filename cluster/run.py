@@ -18,7 +18,7 @@ from landsweep.cluster.files import absolute
 from landsweep.cluster.prepare import Plan
 from landsweep.cluster.store import DATA_FILE, QUESTION_FILE, SWEEP_FILE
 from landsweep.workers import record
-from landsweep.workers.errors import ExecutionError, RequestError
+from landsweep.workers.errors import ExecutionError, RequestError, UnavailableError
 
 _VERSION_LINE = "# landsweep "
 
@@ -65,8 +65,8 @@ class Waiting:
 def run(planned: Plan, executor: Callable[[], Executor], report: Callback) -> Progress:
     """Run what is left to completion. ``executor`` is made only when there is something to run.
 
-    Raises RequestError where a batch asks for what no retry can give; KeyboardInterrupt leaves what is staged
-    gathered.
+    Raises RequestError where a batch asks for what no retry can give, UnavailableError where the store takes nothing;
+    KeyboardInterrupt leaves what is staged gathered.
     """
     sweep, store = planned.sweep, planned.store
     progress = Progress(planned.total, planned.done, time.monotonic())
@@ -147,6 +147,8 @@ def _completed(planned: Plan, completion: Completion, waiting: Waiting, progress
     job, summary = completion.job, completion.summary
     if summary is not None and summary.invalid is not None:
         raise RequestError(summary.invalid)
+    if summary is not None and summary.unavailable is not None:
+        raise UnavailableError(summary.unavailable)
     if summary is not None and summary.staged is not None:
         progress.done += len(job.work.batch.seeds)
         progress.kinds.update(summary.kinds)
