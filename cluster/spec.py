@@ -17,11 +17,10 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from landsweep.cluster import grid as grids
 from landsweep.cluster import settings, yaml_reader
 from landsweep.cluster.changes import FREE, difference
-from landsweep.cluster.data_settings import Supervised
+from landsweep.cluster.configuration import Configuration, Settings
 from landsweep.cluster.mistakes import Mistake, custom_error, custom_errors, found, has_password, mistakes_of, refusal
+from landsweep.cluster.reference_settings import REFERENCES
 from landsweep.cluster.sections import AsTuple, Section
-from landsweep.cluster.start_settings import misfit
-from landsweep.cluster.training_settings import Sgd
 from landsweep.workers.record import canonical_json
 
 __all__ = [
@@ -73,44 +72,6 @@ def _seeds(value: Any) -> Any:
 
 
 _SeedsInput = Annotated[int, Field(ge=1)] | Seeds
-
-
-class Settings(Section):
-    """What makes a configuration."""
-
-    landscape: settings.AnyLandscape = Field(description="the loss: a built-in, or package.module:function")
-    training: settings.AnyTraining = Field(default=Sgd(), description="how a trial descends")
-    search: settings.Search = Field(default=settings.Search(), description="how candidates become stationary points")
-    measure: settings.Measure = Field(default=settings.Measure(), description="what is measured at each point")
-
-
-class _Configuration(Settings):
-    """The settings of one cell, which must fit each other."""
-
-    @model_validator(mode="after")
-    def _options_are_plain(self) -> Self:
-        try:
-            canonical_json(self.landscape.model_extra or {})
-        except (TypeError, ValueError) as exc:
-            text = f"found an option that JSON cannot hold ({exc}); allowed: finite plain values"
-            raise custom_error("landscape", text) from exc
-        return self
-
-    @model_validator(mode="after")
-    def _batch_fits(self) -> Self:
-        batch, landscape = self.training.batch_size, self.landscape
-        most = landscape.most_examples if isinstance(landscape, Supervised) else None
-        if isinstance(batch, int) and most is not None and batch > most:
-            text = f'found {batch}; allowed: at most landscape.train_size ({most}), or "full"'
-            raise custom_error("training.batch_size", text)
-        return self
-
-    @model_validator(mode="after")
-    def _start_fits(self) -> Self:
-        text = misfit(self.training.start, self.landscape)
-        if text:
-            raise custom_error("training.start.kind", text)
-        return self
 
 
 class Sweep(Settings):
@@ -177,7 +138,11 @@ class Sweep(Settings):
         if trials > MAX_TRIALS:
             text = f"found {trials:,} trials ({count:,} configurations); allowed: at most {MAX_TRIALS:,}: fewer seeds"
             raise custom_error("seeds", text)
-        self.configurations()
+        landscapes = {complete["landscape"]["name"] for complete, _ in self.configurations()}
+        on_cpu = sorted(landscapes & set(REFERENCES))
+        if self.resources.num_gpus > 0 and on_cpu:
+            text = f"found {self.resources.num_gpus:g} with {on_cpu[0]}; allowed: 0, for it is computed on the CPU"
+            raise custom_error("resources.num_gpus", text)
         return self
 
     def configurations(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -187,7 +152,7 @@ class Sweep(Settings):
         result: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         for cell in grids.cells(self.grid):
             try:
-                complete = _Configuration.model_validate(grids.overlay(base, cell)).model_dump(mode="json")
+                complete = Configuration.model_validate(grids.overlay(base, cell)).model_dump(mode="json")
             except ValidationError as error:
                 mistakes = {**dict(_cell_mistakes(error, cell)), **mistakes}
                 continue
@@ -239,7 +204,7 @@ def _cell_text(cell: Mapping[str, Any]) -> str:
 def _cell_mistakes(error: ValidationError, cell: Mapping[str, Any]) -> list[tuple[Mistake, str]]:
     """The mistakes of one cell: at the grid's key where that brought the value, else with the cell that shows it."""
     result = []
-    for path, text in mistakes_of(error, _Configuration, settings.VARIANTS):
+    for path, text in mistakes_of(error, Configuration, settings.VARIANTS):
         by_grid = any(path == key or path.startswith((f"{key}.", f"{key}[")) for key in cell)
         note = f" (in the cell {_cell_text(cell)})" if cell and not by_grid else ""
         result.append(((f"grid.{path}" if by_grid else path, text), note))

@@ -24,6 +24,7 @@ from landsweep.workers.data import Dataset
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.optimizers import build
 from landsweep.workers.optimizers.rule import Optimizer, State, Step
+from landsweep.workers.suitability import OF_A_MODEL
 from landsweep.workers.training import DTYPES, Streams, Trained
 from tests import models
 from tests.data_files import image_files, write
@@ -231,6 +232,15 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     *[({**KRYLOV, "search": {"saddles": {"method": name}}}, "search.saddles.method", "keeps whole Hessians")
       for name in ("eigenvector_following", "levenberg_marquardt")],
     ({**KRYLOV, "search": {"saddles": {"connections": True}}}, "search.saddles.connections", "needs whole Hessians"),
+    *[({"measure": {"spectrum": "lanczos", key: [name]}}, f"measure.{key}", "needs eigenvectors")
+      for key, name in (("include", "escape_time"), ("trajectory", "alignment"))],
+    ({"landscape": {"name": "himmelblau"}, "training": {"batch_size": 8}}, "training.batch_size", "no training examples"),
+    ({"landscape": {"name": "himmelblau"}, "resources": {"num_gpus": 1}}, "resources.num_gpus", "computed on the CPU"),
+    *[({"landscape": {"name": "himmelblau"}, "measure": {"include": [name]}}, "measure.include", "outputs on samples")
+      for name in OF_A_MODEL],
+    *[({"training": {"steps": 0}, "measure": {"trajectory": [name]}}, "measure.trajectory", "the step that follows")
+      for name in ("alignment", "prediction")],
+    ({"measure": {"trajectory": ["approach"]}}, "measure.trajectory", "without search.saddles"),
 ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def sweep(tmp_path: Path, **landscape: Any) -> spec.Sweep:
 def counted(**landscape: Any) -> int:
     """n, as the plan counts it."""
     complete = spec.validate({"name": "small", "seeds": 1, "landscape": landscape}, "sweep.yaml").configurations()[0][0]
-    return builtin.size(complete["landscape"], Library().samples(complete["landscape"]))[0]
+    return builtin.facts(complete["landscape"], Library().samples(complete["landscape"])).dim
 
 
 @pytest.mark.parametrize(

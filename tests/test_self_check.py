@@ -77,7 +77,7 @@ def test_trained_perceptrons_end_at_critical_points() -> None:
 # --- sizes -------------------------------------------------------------------------------------------------------
 def settings(spectrum: str, method: str = "auto", connections: object = "auto") -> dict[str, dict[str, object]]:
     saddles = {"method": method, "connections": connections}
-    return {"measure": {"spectrum": spectrum}, "search": {"saddles": saddles}}
+    return {"measure": {"spectrum": spectrum, "include": [], "trajectory": []}, "search": {"saddles": saddles}}
 
 
 def test_what_does_not_fit_is_refused_before_it_is_allocated() -> None:

@@ -20,6 +20,7 @@ from landsweep.workers.models.rnn import rnn
 from landsweep.workers.record import canonical_json
 from landsweep.workers.reference.catalogue import REFERENCES
 from landsweep.workers.samples import Samples
+from landsweep.workers.suitability import Facts
 
 #: models on a data set
 SUPERVISED: dict[str, Callable[..., Landscape]] = {
@@ -50,16 +51,15 @@ def build(settings: Mapping[str, Any], device: torch.device, samples: Samples | 
     return SUPERVISED[name](dataset(samples, split, device), **options)
 
 
-_sizes: dict[tuple[str, str], tuple[int, int]] = {}
+_facts: dict[tuple[str, str], Facts] = {}
 
 
-def size(settings: Mapping[str, Any], samples: Samples | None = None) -> tuple[int, int]:
-    """(parameters, training samples) of a ``landscape`` section. Builds it, so a wrong one is refused before a run."""
+def facts(settings: Mapping[str, Any], samples: Samples | None = None) -> Facts:
+    """What the plan has to know of a ``landscape`` section. Builds it, so a wrong one is refused before a run."""
     key = canonical_json(settings), samples.checksum if samples else ""
-    if key not in _sizes:
-        landscape = build(settings, torch.device("cpu"), samples)
-        _sizes[key] = landscape.dim, landscape.samples
-    return _sizes[key]
+    if key not in _facts:
+        _facts[key] = Facts.of(build(settings, torch.device("cpu"), samples))
+    return _facts[key]
 
 
 def _reference(name: str, options: Mapping[str, Any], device: torch.device) -> Landscape:

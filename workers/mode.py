@@ -36,8 +36,8 @@ def dense_bytes(dim: int) -> int:
 def check(settings: Mapping[str, Any], dim: int, available: int) -> str | None:
     """Refuse what cannot work at this size, before anything is allocated; otherwise what to know about it, or None.
 
-    Raises LandscapeError where dense Hessians do not fit ``available`` bytes, or a search that keeps them is asked for
-    without them.
+    Raises LandscapeError where dense Hessians do not fit ``available`` bytes, or a search that keeps them, or a measure
+    of their eigenvectors, is asked for without them.
     """
     spectrum, saddles = settings["measure"]["spectrum"], settings["search"]["saddles"]
     needed = f"whole Hessians of n = {dim:,} parameters take {dense_bytes(dim) / 1e9:.1f} GB"
@@ -52,6 +52,10 @@ def check(settings: Mapping[str, Any], dim: int, available: int) -> str | None:
     if saddles is not None and saddles["connections"] is True:
         message = "search.saddles.connections: true needs whole Hessians, and spectra are by Lanczos here"
         raise LandscapeError(f"{message}; allowed: auto or false")
+    for section, asked in (("include", "escape_time"), ("trajectory", "alignment")):
+        if asked in settings["measure"][section]:
+            message = f"measure.{section}: {asked} needs eigenvectors, and spectra are by Lanczos here"
+            raise LandscapeError(f"{message}; leave it out, or take spectrum: dense where memory allows")
     if spectrum == "lanczos":
         return None
     return f"n = {dim:,} is above {DENSE_LIMIT:,} ({needed}): spectra by Lanczos, signs where their bounds decide"
