@@ -1,21 +1,27 @@
-"""The end of a run: verdict and report into the store, the tree of runs to MLflow; each once."""
+"""The end of a run: verdict and report into the store, and with the tables to MLflow; each once."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from landsweep.cluster import tracking
+from landsweep.cluster import follow, tracking
 from landsweep.cluster.prepare import Plan
 from landsweep.cluster.store import SWEEP_FILE
-from landsweep.cluster.tracked import run_tree
+from landsweep.cluster.tracked import FEW_CONFIGURATIONS, Artifacts
+from landsweep.cluster.tracker import Tracker
 from landsweep.workers import record
 
 VERDICT, SUMMARY, REPORT = "verdict/verdict.json", "verdict/summary.txt", "report.html"
 STATE = "verdict/state.json"
-OFF = "none"
+
+
+def tracker(planned: Plan) -> Tracker | None:
+    """Who logs the sweep; None where tracking is off."""
+    uri = planned.sweep.tracking.uri or tracking.default_uri(planned.sweep.store)
+    return None if uri == tracking.OFF else Tracker(planned, uri)
 
 
 class Conclusion:
@@ -24,12 +30,15 @@ class Conclusion:
     def __init__(self, planned: Plan) -> None:
         self._planned = planned
         self._store = planned.store
-        sweep = planned.sweep
-        self._uri = sweep.tracking.uri or tracking.default_uri(sweep.store)
 
     @property
     def report_path(self) -> str:
         return f"{self._store.uri}/{REPORT}"
+
+    @property
+    def wants_figures(self) -> bool:
+        """Whether configurations are few enough for artifacts of each."""
+        return len(self._planned.configurations) <= FEW_CONFIGURATIONS
 
     def known_summary(self) -> str | None:
         """The stored verdict's summary, where verdict, report and tracking are those of the present tables."""
@@ -43,27 +52,20 @@ class Conclusion:
         self._store.files.write(SUMMARY, summary.encode())
         self._store.files.write(REPORT, report)
 
-    def track(
-        self,
-        points: pd.DataFrame,
-        trials: pd.DataFrame,
-        verdict: Mapping[str, Any],
-        report: bytes,
-        figures: Mapping[str, Mapping[str, bytes]],
-    ) -> str | None:
-        """Send everything to MLflow; why it was not, if so. The next run sends what is missing."""
-        sweep = self._planned.sweep
-        if self._uri != OFF:
-            artifacts = {
-                "sweep.yaml": (self._store.text(SWEEP_FILE) or "").encode(),
-                "verdict.json": record.canonical_json(verdict).encode(),
-                "report.html": report,
-            }
-            runs = run_tree(self._planned, points, trials, verdict, artifacts, figures)
-            try:
-                tracking.send(self._uri, sweep.name, sweep.store, runs)
-            except tracking.TrackingError as error:
-                return str(error)
+    def track(self, tracker: Tracker | None, figures: Mapping[str, Artifacts]) -> str | None:
+        """Have what is not yet logged sent, with ``figures`` of configurations; why it was not, if so. The next run
+        sends what is missing."""
+        if tracker is not None:
+            names = {"sweep.yaml": SWEEP_FILE, follow.VERDICT: VERDICT, "report.html": REPORT}
+            sweep = {name: (self._store.text(file) or "").encode() for name, file in names.items()}
+            with tempfile.TemporaryDirectory() as folder:
+                for inner, files in {follow.SWEEP_FOLDER: sweep, **figures}.items():
+                    Path(folder, inner).mkdir()
+                    for name, content in files.items():
+                        Path(folder, inner, name).write_bytes(content)
+                failure = tracker.finish(Path(folder))
+            if failure:
+                return failure
         self._store.files.write(STATE, self._state().encode())
         return None
 
@@ -72,4 +74,5 @@ class Conclusion:
         sweep = self._planned.sweep
         claims = [claim.number for claim in self._store.snapshot().claims]
         options = sweep.verdict.model_dump(mode="json")
-        return record.content_hash([claims, options, self._uri, sweep.tracking.trials, record.VERSION])
+        uri = sweep.tracking.uri or tracking.default_uri(sweep.store)
+        return record.content_hash([claims, options, uri, sweep.tracking.trials, record.VERSION])

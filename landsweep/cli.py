@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from landsweep.cluster.ray_adapter import JobClient
     from landsweep.cluster.run import Progress
     from landsweep.cluster.spec import Sweep
+    from landsweep.cluster.tracker import Tracker
 
 app = typer.Typer(
     help="Sweep training seeds, find the minima and saddles they reach, and test whether they generalise alike.",
@@ -114,7 +115,6 @@ def run(
 ) -> None:
     """Run a sweep to completion, then its verdict, report and tracking. Running it again does only what is new."""
     from landsweep.cluster import prepare, spec
-    from landsweep.cluster import run as runs
 
     if address and address.startswith(("http://", "https://")):
         raise RequestError(
@@ -229,13 +229,13 @@ def _lines(name: str) -> Callable[[Progress], None]:
     return report
 
 
-def _conclude(planned: Plan, anything_new: bool) -> None:
+def _conclude(planned: Plan, tracker: Tracker | None) -> None:
     """Verdict, report and tracking; each only where it is not there yet."""
     from landsweep.cluster.finish import Conclusion
 
     conclusion = Conclusion(planned)
     summary = conclusion.known_summary()
-    if summary is not None and not anything_new:
+    if summary is not None and not planned.batches:
         typer.echo(summary)
         typer.echo(f"report: {conclusion.report_path}")
         return
@@ -250,8 +250,8 @@ def _conclude(planned: Plan, anything_new: bool) -> None:
     conclusion.store(answer.as_dict(), answer.summary(), report)
     typer.echo(answer.summary())
     typer.echo(f"report: {conclusion.report_path}")
-    figures = configuration_figures(points, answer.metric)
-    failure = conclusion.track(points, trials, answer.as_dict(), report, figures)
+    figures = configuration_figures(points, answer.metric) if tracker and conclusion.wants_figures else {}
+    failure = conclusion.track(tracker, figures)
     if failure:
         _complain(f"warning: {failure}")
 

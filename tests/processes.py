@@ -97,10 +97,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(command: Sequence[str], url: str, folder: Path, patience: float = 90) -> Iterator[None]:
+def serving(
+    command: Sequence[str], url: str, folder: Path, patience: float = 90, variables: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """A server, once ``url`` answers; ended with its children by process id."""
     process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(variables)
     )
     try:
         _answering(url, process, patience)
