@@ -27,6 +27,8 @@ QUESTION_FILE = "verdict/question.json"
 #: what each data set was when the sweep was run first: name → sha256
 DATA_FILE = "data.json"
 PARAMETERS = "parameters.safetensors"  # of a staged batch
+#: No entry of the log and no text is larger: what is, is not read.
+ENTRY_BYTES = 32 * 2**20
 _CLAIM = re.compile(r"log/\d+\.json")
 Trials = dict[str, Spans]  # configuration → seeds
 
@@ -131,11 +133,13 @@ class SweepStore:
         return Path(self.uri.rstrip("/")).name
 
     def text(self, name: str) -> str | None:
-        """A small file's text, or None where there is none."""
+        """A small file's text, or None where there is none. Raises StoreError for one that is no text."""
         try:
-            return self.files.read(name).decode()
+            return self.files.read(name, ENTRY_BYTES).decode()
         except FileNotFoundError:
             return None
+        except UnicodeDecodeError as exc:
+            raise self._damaged(name, f"is no text ({exc})") from exc
 
     def exists(self) -> bool:
         """Whether there is a sweep: a sweep file or a log."""
@@ -186,8 +190,8 @@ class SweepStore:
             except FileNotFoundError as exc:  # gathered while we looked
                 if attempt == 2:
                     raise StoreError(f"{self.uri}/{file} is missing; restore it from a copy") from exc
-            except (ValueError, KeyError, TypeError, SafetensorError) as exc:
-                raise StoreError(f"{self.uri}/{file} cannot be read ({exc}); restore it from a copy") from exc
+            except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, OSError, RecursionError) as exc:
+                raise self._damaged(file, f"cannot be read ({exc})") from exc
         raise AssertionError("unreachable")
 
     def _parameter_file(self, batch: str) -> str:
@@ -225,9 +229,10 @@ class SweepStore:
 
     def _claim(self, name: str, files: Mapping[str, Mapping[str, Any]] | None) -> Claim:
         content = self._json(name, "segment", "staged", "trials")
+        if not isinstance(content["segment"], str) or not _all_text(content["staged"]):
+            raise self._damaged(name, "names no segment and staged batches")
         segment, staged = checked_name(content["segment"]), tuple(map(checked_name, content["staged"]))
-        for file in files or ():
-            checked_name(file)
+        self._check_files(name, files or {})
         number = int(name.removeprefix("log/").removesuffix(".json"))
         trials, failed = (self._seeds(name, content.get(key, {})) for key in ("trials", "failed"))
         return Claim(number, segment, staged, trials, failed, files)
@@ -239,9 +244,10 @@ class SweepStore:
 
     def _read_staged(self, name: str) -> Staged:
         content = self._json(name, "config", "batch", "seeds", "files")
-        for listed in content["files"]:
-            checked_name(listed)
+        self._check_files(name, content["files"])
         config, folder = content["config"], name.split("/")[1]
+        if not _all_text([config, content["batch"]]):
+            raise self._damaged(name, "names no configuration and batch")
         seeds = self._seeds(name, {config: content["seeds"]})[config]
         failed = self._seeds(name, {config: content.get("failed", [])})[config]
         return Staged(folder, config, content["batch"], seeds, failed, content["files"])
@@ -249,23 +255,41 @@ class SweepStore:
     def _seeds(self, name: str, trials: Mapping[str, Any]) -> Trials:
         try:
             return {config: Spans.from_json(seeds) for config, seeds in trials.items()}
-        except (ValueError, TypeError, AttributeError) as exc:
-            message = f"{self.uri}/{name}: its seeds cannot be read ({exc}); it was damaged: restore it from a copy"
-            raise StoreError(message) from exc
+        except (ValueError, TypeError, AttributeError, OverflowError) as exc:
+            raise self._damaged(name, f"has seeds that cannot be read ({exc})") from exc
+
+    def _check_files(self, name: str, files: Any) -> None:
+        """Refuse what an entry of the log says of its files, unless it is names below the sweep, sizes and checksums."""
+        if not isinstance(files, dict) or not all(map(_is_checksum, files.values())):
+            raise self._damaged(name, "does not say the sizes and checksums of its files")
+        for file in files:
+            checked_name(file)
 
     def _json(self, name: str, *keys: str) -> dict[str, Any]:
         """The mapping in a file of the protocol, which must have ``keys``."""
-        value: Any = self.json(name, self.files.read(name))
+        value: Any = self.json(name, self.files.read(name, ENTRY_BYTES))
         if isinstance(value, dict) and value.get("schema", 1) not in range(record.SCHEMA_VERSION + 1):
             raise StoreError(f"{self.uri}/{name}: schema {value['schema']!r} is newer than this landsweep; upgrade it")
         missing = [key for key in keys if not isinstance(value, dict) or key not in value]
         if missing:
-            raise StoreError(f"{self.uri}/{name} lacks {', '.join(missing)}; it was damaged: restore it from a copy")
+            raise self._damaged(name, f"lacks {', '.join(missing)}")
         return dict(value)
 
     def json(self, name: str, content: str | bytes) -> Any:
         """The value of a JSON file's ``content``. Raises StoreError naming the file."""
         try:
             return json.loads(content)
-        except ValueError as exc:
-            raise StoreError(f"{self.uri}/{name} is not JSON ({exc}); it was damaged: restore it from a copy") from exc
+        except (ValueError, RecursionError) as exc:
+            raise self._damaged(name, f"is not JSON ({exc})") from exc
+
+    def _damaged(self, name: str, what: str) -> StoreError:
+        return StoreError(f"{self.uri}/{name} {what}; it was damaged: restore it from a copy")
+
+
+def _all_text(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _is_checksum(entry: Any) -> bool:
+    """Whether it is as :func:`checksum` gives it, with or without more."""
+    return isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)
