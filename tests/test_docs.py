@@ -14,7 +14,7 @@ from landsweep.cli import app
 from landsweep.workers import record
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("table", ["points", "trials", "trajectories", "spectra"])

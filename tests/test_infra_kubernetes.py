@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -11,7 +12,7 @@ import pytest
 
 from tests.deployment import KUBERNETES, SECRET, document, documents, pins, values
 
-VERSION = kubernetes_validate.latest_version()
+VERSIONS = ("1.30", kubernetes_validate.latest_version())
 #: Fields of KubeRay's objects that are used here, and may be: its API reference of version 1.7, ray.io/v1.
 CLUSTER = {
     "rayVersion": str,
@@ -75,22 +76,24 @@ def _conform(found: Any, allowed: Any, path: str) -> None:
         assert found in allowed if isinstance(allowed, set) else type(found) is allowed, f"{path}: {found!r}"
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.name)
-def test_objects_of_kubernetes_follow_its_schema(path: Any) -> None:
+def test_objects_of_kubernetes_follow_its_schema(path: Path, version: str) -> None:
     for one in documents(path):
         assert one["metadata"].get("namespace", "landsweep") == "landsweep"
         if not one["apiVersion"].startswith("ray.io/"):
-            kubernetes_validate.validate(one, VERSION, strict=True)
+            kubernetes_validate.validate(one, version, strict=True)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("owner", sorted(TEMPLATES))
-def test_pod_templates_follow_the_schema(owner: str) -> None:
+def test_pod_templates_follow_the_schema(owner: str, version: str) -> None:
     wrapped = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": TEMPLATES[owner]}
-    kubernetes_validate.validate(wrapped, VERSION, strict=True)
+    kubernetes_validate.validate(wrapped, version, strict=True)
     wrong = copy.deepcopy(wrapped)
     wrong["template"]["spec"]["containers"][0]["enviroment"] = []
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(wrong, VERSION, strict=True)
+        kubernetes_validate.validate(wrong, version, strict=True)
 
 
 def test_objects_of_kuberay_have_known_fields() -> None:
