@@ -109,7 +109,7 @@ def trained(
     recorded = Recorded(build.optimizer(settings))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "optimizer", lambda settings: recorded)
-        h = training.hyperparameters(settings, len(seeds), CPU)
+        h = training.hyperparameters(settings, landscape.weight_decay, len(seeds), CPU)
         ended = training.train(landscape, settings, starts(landscape, seeds), Streams.of("grid", seeds, CPU), h)
     return ended, [(theta[: len(seeds)], gradient[: len(seeds)]) for theta, gradient in recorded.seen]
 

@@ -43,7 +43,7 @@ def test_the_settings_and_the_rules_are_the_same() -> None:
 
 def final(landscape: Landscape, settings: dict[str, Any], seeds: list[int]) -> torch.Tensor:
     start = initial_parameters(landscape, "key", seeds, CPU)
-    h = hyperparameters(settings, len(seeds), CPU)
+    h = hyperparameters(settings, landscape.weight_decay, len(seeds), CPU)
     ended = train(landscape, settings, start, Streams.of("key", seeds, CPU), h).final
     assert bool((ended - start).norm(dim=1).gt(1e-4).all()), "training has to go somewhere for this test to tell"
     return ended
@@ -69,7 +69,8 @@ def test_the_batched_gradient_is_that_of_each_seed(model: str, dtype: str) -> No
         landscape = models.built(model, loss=loss, weight_decay=0.01)
         start = models.thetas(landscape, 3).to(DTYPES[dtype]).double()
         settings = section("gd", dtype=dtype, lr=1.0, steps=1)
-        moved = train(landscape, settings, start, Streams.of("key", SEEDS, CPU), hyperparameters(settings, 3, CPU))
+        h = hyperparameters(settings, 0.01, 3, CPU)
+        moved = train(landscape, settings, start, Streams.of("key", SEEDS, CPU), h)
         for row in range(3):
             alone = grad(landscape.loss)(start[row])
             batched = start[row] - moved.final[row]

@@ -29,10 +29,10 @@ def trained(
     h: Mapping[str, Tensor] | None = None,
     checkpoint: Checkpoint = NONE,
 ) -> Trained:
-    """Train from ``starts`` (B, n); row b has the streams of seed b."""
+    """Train from ``starts`` (B, n), with ``h`` in place of the section's; row b has the streams of seed b."""
     seeds = list(range(len(starts)))
-    given = hyperparameters(settings, len(starts), CPU) if h is None else h
-    return train(landscape, settings, starts, Streams.of("key", seeds, CPU), given, checkpoint)
+    own = hyperparameters(settings, landscape.weight_decay, len(starts), CPU)
+    return train(landscape, settings, starts, Streams.of("key", seeds, CPU), {**own, **(h or {})}, checkpoint)
 
 
 class Witness:

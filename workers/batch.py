@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from landsweep.workers.measure import null_where_not_finite
 from landsweep.workers.points import point_columns
 from landsweep.workers.searched import searched
 from landsweep.workers.training import Trained
-from landsweep.workers.training_starts import Checkpoints, Start
+from landsweep.workers.training_starts import Checkpoints, Start, Trials
 
 Columns = dict[str, list[Any]]
 
@@ -52,36 +52,70 @@ def stream_key(settings: Mapping[str, Any]) -> str:
     )
 
 
+@dataclass(frozen=True)
+class TrainedBatch:
+    """A task whose trials are at the end of training."""
+
+    task: BatchTask
+    trained: Trained
+    seconds: float  # that training took, a trial: its share of a program's
+
+
 def run_batch(
     task: BatchTask,
     landscape: Landscape,
     device: torch.device,
-    hyperparameters: Mapping[str, Tensor] | None = None,
     start: Start | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> BatchResult:
     """Train, search, classify and measure all seeds of ``task`` at once.
 
-    ``hyperparameters`` (name → (B,)) replace the configuration's, one value a trial. Training begins at ``start`` and
-    goes on from ``checkpoints``.
+    Training begins at ``start`` and goes on from ``checkpoints``.
+    """
+    (batch,) = train_batches([task], landscape, device, [start or Start()], checkpoints)
+    return finish_batch(batch, landscape, device)
+
+
+def train_batches(
+    tasks: Sequence[BatchTask],
+    landscape: Landscape,
+    device: torch.device,
+    starts: Sequence[Start],
+    checkpoints: Checkpoints | None = None,
+) -> list[TrainedBatch]:
+    """Train the trials of all ``tasks`` as one tensor program; what each becomes is what it becomes alone.
+
+    ``landscape`` is that of the first; the others' differ in weight decay alone (``training_starts.program``).
+    ``starts`` are theirs, of one and the same pretraining.
     """
     begun = time.monotonic()
-    fields = symmetry.checked(landscape, device=device)
-    landscape = dataclasses.replace(landscape, symmetries=fields)
-    settings, seeds, key = task.settings["training"], list(task.seeds), stream_key(task.settings)
-    trained = training_starts.trained(
-        landscape, settings, key, seeds, device, hyperparameters=hyperparameters, start=start, checkpoints=checkpoints
-    )
+    several = [_trials_of(task, tasks[0], landscape, start) for task, start in zip(tasks, starts, strict=True)]
+    ended = training_starts.together(landscape, several, device, starts[0].pretraining, checkpoints)
+    seconds = (time.monotonic() - begun) / sum(len(task.seeds) for task in tasks)
+    return [TrainedBatch(task, trained, seconds) for task, trained in zip(tasks, ended, strict=True)]
+
+
+def _trials_of(task: BatchTask, first: BatchTask, landscape: Landscape, start: Start) -> Trials:
+    mine, same = task.settings["landscape"], first.settings["landscape"]
+    decay = landscape.weight_decay if mine == same else mine["weight_decay"]
+    return Trials(task.settings["training"], decay, stream_key(task.settings), task.seeds, start.theta)
+
+
+def finish_batch(batch: TrainedBatch, landscape: Landscape, device: torch.device) -> BatchResult:
+    """Search, classify and measure from where training ended."""
+    begun = time.monotonic()
+    task, trained, key = batch.task, batch.trained, stream_key(batch.task.settings)
+    landscape = dataclasses.replace(landscape, symmetries=symmetry.checked(landscape, device=device))
     algebra = chosen(task.settings, landscape.dim)
     scale = algebra.norm(landscape, trained.initial)
     along, objectives = trajectories.rows(task, landscape, trained)
     found, points, connections = searched(task, landscape, algebra, key, trained, objectives, scale)
     along |= trajectories.details(task, landscape, trained, objectives, scale, found, points)
     columns, spectra, parameters = point_columns(task, landscape, key, found, points, trained)
-    seconds = (time.monotonic() - begun) / len(seeds)
+    seconds = batch.seconds + (time.monotonic() - begun) / len(task.seeds)
     tables = {
         "points": columns,
-        "trials": _trials(task, landscape, trained, objectives, seconds, device),
+        "trials": _trials_table(task, landscape, trained, objectives, seconds, device),
         "trajectories": along,
         "connections": connections,
         "spectra": spectra,
@@ -90,7 +124,7 @@ def run_batch(
     return BatchResult(tables, {name: value.cpu().numpy() for name, value in stored.items()})
 
 
-def _trials(
+def _trials_table(
     task: BatchTask, landscape: Landscape, trained: Trained, objectives: Tensor, seconds: float, device: torch.device
 ) -> Columns:
     rows = len(task.seeds)

@@ -58,7 +58,8 @@ class Landscape:
     loss: Scalar  # L
     init: Callable[[torch.Generator], Tensor]  # → θ (n,), float64
     samples: int = 0  # training samples; 0 for a plain function
-    minibatch_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # (θ, sample indices (b,)) → ()
+    minibatch_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # (θ, sample indices (b,)) → (), the data loss
+    weight_decay: float = 0.0  # λ of the regulariser λ/2·‖θ‖², which ``loss`` holds and ``minibatch_loss`` does not
     train_loss: Scalar | None = None  # the data loss, without regulariser
     train_error: Scalar | None = None  # fraction of training samples misclassified
     test_loss: Scalar | None = None
@@ -100,6 +101,17 @@ class Landscape:
             values = values + weight * torch.cat([value for _, value in chunks])[: len(thetas)]
         return values, gradients
 
+    def minibatch_gradient(self, thetas: Tensor, index: Tensor) -> Tensor:
+        """∇ of the data loss at each row, on the row's own samples. (B, n), indices (B, b) → (B, n)."""
+        assert self.minibatch_loss is not None
+        evaluate, total = vmap(grad(self.minibatch_loss)), torch.zeros_like(thetas)
+        for part in torch.split(index, self.chunk_samples, dim=1):
+            rows = self.rows_of(part.shape[1])
+            chunks = zip(torch.split(thetas, rows), torch.split(part, rows), strict=True)
+            gradient = torch.cat([padded(evaluate, theta, samples) for theta, samples in chunks])
+            total = total + part.shape[1] / index.shape[1] * gradient
+        return total
+
     def hessian(self, thetas: Tensor) -> Tensor:
         """∇²L at each row, as computed (not symmetrised). (B, n) → (B, n, n), in chunks that fit memory."""
         evaluate = self.closed_hessian or vmap(hessian(self.loss))
@@ -137,10 +149,20 @@ class Landscape:
         partial = self.minibatch_loss
 
         def mean_over(index: Tensor) -> Scalar:
-            return lambda theta: partial(theta, index.to(theta.device))
+            return lambda theta: partial(theta, index.to(theta.device)) + self.regulariser(theta)
 
         indices = torch.split(torch.arange(self.samples), self.chunk_samples)
         return [(len(index) / self.samples, mean_over(index)) for index in indices]
+
+    def regulariser(self, theta: Tensor) -> Tensor:
+        """λ/2·‖θ‖². (n,) → ()."""
+        return 0.5 * self.weight_decay * (theta * theta).sum()
+
+    def unregularised(self) -> Landscape:
+        """Its data loss alone, for objectives and gradients."""
+        if self.train_loss is None or self.minibatch_loss is None:
+            return self
+        return dataclasses.replace(self, loss=self.train_loss, weight_decay=0.0)
 
     def retracted(self, thetas: Tensor) -> Tensor:
         """θ back on its manifold, where the landscape has one. (B, n) → (B, n)."""
@@ -163,8 +185,12 @@ class Landscape:
 
     @property
     def chunk_rows(self) -> int:
-        """How many rows one chunk of evaluations takes."""
-        return max(MINIMUM_ROWS, CHUNK_BYTES // (64 * self.dim + self.sample_bytes * max(1, self.samples)))
+        """How many rows one chunk of evaluations on all samples takes."""
+        return self.rows_of(self.samples)
+
+    def rows_of(self, samples: int) -> int:
+        """How many rows one chunk of evaluations takes, on so many samples each."""
+        return max(MINIMUM_ROWS, CHUNK_BYTES // (64 * self.dim + self.sample_bytes * max(1, samples)))
 
     # --- landscapes of the user's own ------------------------------------------------------------------------
     @staticmethod

@@ -142,9 +142,6 @@ def supervised_landscape(
     sample_bytes = 2 * max(1, kept_bytes(model, theta, train, loss))
     model = in_parts(model, max(1, CHUNK_BYTES // (sample_bytes * MINIMUM_ROWS)))
 
-    def regulariser(theta: Tensor) -> Tensor:
-        return 0.5 * weight_decay * (theta * theta).sum()
-
     def loss_on(split: str) -> Callable[[Tensor], Tensor]:
         def evaluate(theta: Tensor) -> Tensor:
             inputs, targets = splits[split].get(theta.dtype, classes)
@@ -167,7 +164,7 @@ def supervised_landscape(
 
     def minibatch_loss(theta: Tensor, index: Tensor) -> Tensor:
         inputs, targets = splits["train"].get(theta.dtype, classes)
-        return data_loss(model(theta, inputs[index]), targets[index], loss) + regulariser(theta)
+        return data_loss(model(theta, inputs[index]), targets[index], loss)
 
     def outputs(theta: Tensor) -> Tensor:
         inputs, _ = splits["train"].get(theta.dtype, classes)
@@ -183,11 +180,12 @@ def supervised_landscape(
     return Landscape(
         name=name,
         dim=dim,
-        loss=lambda theta: train_loss(theta) + regulariser(theta),
+        loss=lambda theta: train_loss(theta) + 0.5 * weight_decay * (theta * theta).sum(),
         init=init,
         samples=len(train[0]),
         sample_bytes=sample_bytes,
         minibatch_loss=minibatch_loss,
+        weight_decay=weight_decay,
         train_loss=train_loss,
         test_loss=loss_on("test"),
         train_error=train_error,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
 
 from landsweep.workers import streams
 from landsweep.workers.checkpoint import NONE, Checkpoint, Position
@@ -34,6 +33,18 @@ class Trained:
     snapshots: Tensor  # (K, B, n) float64
     following: Tensor  # (K − 1, B, n) float64: one step after each snapshot but the last
 
+    def split(self, sizes: Sequence[int]) -> list[Trained]:
+        """The first ``sizes[0]`` trials, those that follow, …"""
+        parts = zip(
+            *(torch.split(tensor, sizes) for tensor in (self.initial, self.final, self.diverged)),
+            *(torch.split(tensor, sizes, dim=1) for tensor in (self.snapshots, self.following)),
+            strict=True,
+        )
+        return [
+            Trained(initial, final, diverged, self.steps, snapshots, following)
+            for initial, final, diverged, snapshots, following in parts
+        ]
+
 
 @dataclass(frozen=True)
 class Streams:
@@ -43,10 +54,15 @@ class Streams:
     noise: Tensor  # (B,) of the optimiser
 
     @staticmethod
-    def of(key: str, seeds: list[int], device: torch.device, prefix: str = "") -> Streams:
+    def of(key: str, seeds: Sequence[int], device: torch.device, prefix: str = "") -> Streams:
         """The streams of ``seeds``; ``prefix`` tells those of another training of the same trials."""
         order, noise = (streams.keys(key, seeds, prefix + name, device) for name in ("order", "training-noise"))
         return Streams(order, noise)
+
+    @staticmethod
+    def cat(parts: Sequence[Streams]) -> Streams:
+        """Those of several configurations' trials, one after the other."""
+        return Streams(torch.cat([part.order for part in parts]), torch.cat([part.noise for part in parts]))
 
 
 def snapshot_steps(steps: int, count: int = SNAPSHOTS) -> tuple[int, ...]:
@@ -75,15 +91,18 @@ def minibatches(order_keys: Tensor, samples: int, size: int, steps: int, first: 
         yield order[:, position * size : (position + 1) * size]
 
 
-def initial_parameters(landscape: Landscape, key: str, seeds: list[int], device: torch.device) -> Tensor:
+def initial_parameters(landscape: Landscape, key: str, seeds: Sequence[int], device: torch.device) -> Tensor:
     """θ₀ of each seed from its own stream. (B, n) float64."""
     draws = [landscape.init(streams.generator(key, seed, "initialisation")) for seed in seeds]
     return torch.stack(draws).to(device=device, dtype=torch.float64)
 
 
-def hyperparameters(settings: Mapping[str, Any], trials: int, device: torch.device) -> dict[str, Tensor]:
-    """Those of a ``training`` section, the same for each trial. Name → (B,)."""
-    return build.per_trial(build.hyperparameters(settings), trials, DTYPES[settings["dtype"]], device)
+def hyperparameters(
+    settings: Mapping[str, Any], weight_decay: float, trials: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Those of a ``training`` section and λ of the landscape, the same for each trial. Name → (B,)."""
+    values = {**build.hyperparameters(settings), "weight_decay": weight_decay}
+    return build.per_trial(values, trials, DTYPES[settings["dtype"]], device)
 
 
 def train(
@@ -96,8 +115,9 @@ def train(
 ) -> Trained:
     """Run ``settings["steps"]`` steps for every trial at once, from the ``checkpoint`` where it holds one.
 
-    ``initial`` (B, n); ``hyperparameters`` name → (B,). Where the landscape lies on a manifold, θ goes back to it after
-    every step. A trial that becomes non-finite stays so and never touches the others: no operation mixes rows.
+    ``initial`` (B, n); ``hyperparameters`` name → (B,), those of the rule and ``weight_decay``, λ of the objective that
+    descends. Where the landscape lies on a manifold, θ goes back to it after every step. A trial that becomes
+    non-finite stays so and never touches the others: no operation mixes rows.
     """
     rows, steps = len(initial), settings["steps"]
     optimizer, wanted = build.optimizer(settings), snapshot_steps(steps)
@@ -122,7 +142,8 @@ def _positions(
     h = {name: pad_rows(value).to(at.theta.dtype) for name, value in h.items()}
     noise = pad_rows(keys.noise)
     theta, state, snapshots, following = at.theta, at.state, at.snapshots, at.following
-    for step, gradient in enumerate(_gradients(landscape, settings, pad_rows(keys.order), at.step), start=at.step):
+    gradients = _gradients(landscape, settings, pad_rows(keys.order), h["weight_decay"].unsqueeze(1), at.step)
+    for step, gradient in enumerate(gradients, start=at.step):
         here = Step(step, scheduled(h, schedule, step, steps), noise, gradient, landscape)
         theta, state = optimizer.step(theta, state, here)
         theta = landscape.retracted(theta)
@@ -133,18 +154,22 @@ def _positions(
         yield Position(step + 1, theta, state, snapshots, following)
 
 
-def _gradients(landscape: Landscape, settings: Mapping[str, Any], keys: Tensor, first: int) -> Iterator[Gradient]:
-    """One function θ (B, n) → ∇ (B, n) a step: of the whole objective, or of that step's minibatches."""
-    size, steps = settings["batch_size"], settings["steps"]
+def _gradients(
+    landscape: Landscape, settings: Mapping[str, Any], keys: Tensor, decay: Tensor, first: int
+) -> Iterator[Gradient]:
+    """One function θ (B, n) → ∇ (B, n) a step: of the whole objective, or of that step's minibatches.
+
+    The regulariser's λθ, ``decay`` (B, 1) being λ, is added to the data loss's, so that trials of different λ share one
+    program.
+    """
+    size, steps, data = settings["batch_size"], settings["steps"], landscape.unregularised()
     if size == "full" or landscape.minibatch_loss is None or size >= landscape.samples:
-        full = vmap(grad(landscape.loss))
         for _ in range(first, steps):
-            yield full
+            yield lambda theta: data.gradient(theta) + decay * theta
         return
-    partial = vmap(grad(landscape.minibatch_loss))
     for index in minibatches(keys, landscape.samples, size, steps, first):
-        yield functools.partial(_on, partial, index)
+        yield functools.partial(_on, data, index, decay)
 
 
-def _on(partial: Callable[[Tensor, Tensor], Tensor], index: Tensor, theta: Tensor) -> Tensor:
-    return partial(theta, index)
+def _on(data: Landscape, index: Tensor, decay: Tensor, theta: Tensor) -> Tensor:
+    return data.minibatch_gradient(theta, index) + decay * theta

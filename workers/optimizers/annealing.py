@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vmap
 
 from landsweep.workers import streams
 from landsweep.workers.optimizers.rule import State, Step
@@ -33,13 +32,13 @@ class Annealing:
         return {"value": nothing, "gradient": torch.zeros_like(theta)}  # L and g at θ, from the first step on
 
     def step(self, theta: Tensor, state: State, at: Step) -> tuple[Tensor, State]:
-        evaluate = vmap(grad_and_value(at.landscape.loss))
+        evaluate = at.landscape.value_and_gradient
         value, gradient = state["value"], state["gradient"]
         if at.number == 0 or at.landscape.retraction is not None:
-            gradient, value = evaluate(theta)
+            value, gradient = evaluate(theta)
         lr, temperature = at.of("lr"), self.temperature(at).unsqueeze(1)
         proposal = theta - lr * gradient + (2 * lr * temperature).sqrt() * at.normal(theta)
-        new_gradient, new_value = evaluate(proposal)
+        new_value, new_gradient = evaluate(proposal)
         forth = ((proposal - theta + lr * gradient) ** 2).sum(1)
         back = ((theta - proposal + lr * new_gradient) ** 2).sum(1)
         temperature, lr = temperature.squeeze(1), at.h["lr"]

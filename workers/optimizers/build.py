@@ -30,6 +30,9 @@ RULES: dict[str, Callable[[Settings], Optimizer]] = {
     "saddle_free_newton": lambda settings: SaddleFreeNewton(settings["krylov_dimension"]),
 }
 
+#: Rules that take L itself from the landscape, not its gradient alone.
+LOOK_AT_L = ("annealing", "saddle_free_newton")
+
 
 def optimizer(settings: Settings) -> Optimizer:
     """The rule of a ``training`` section."""
@@ -42,6 +45,12 @@ def hyperparameters(settings: Settings) -> dict[str, float]:
     if "betas" in settings:
         given["beta1"], given["beta2"] = settings["betas"]
     return {name: given[name] for name in optimizer(settings).names}
+
+
+def hyperparameter_keys(settings: Settings) -> set[str]:
+    """The keys of a ``training`` section that hold its rule's hyperparameters."""
+    names = optimizer(settings).names
+    return {*names, "betas"} if "beta1" in names else set(names)
 
 
 def per_trial(values: Mapping[str, float], trials: int, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
