@@ -259,7 +259,7 @@ class SweepStore:
             raise self._damaged(name, f"has seeds that cannot be read ({exc})") from exc
 
     def _check_files(self, name: str, files: Any) -> None:
-        """Refuse what an entry of the log says of its files, unless it is names below the sweep, sizes and checksums."""
+        """Refuse what an entry of the log says of its files, unless it is names below it, sizes and checksums."""
         if not isinstance(files, dict) or not all(map(_is_checksum, files.values())):
             raise self._damaged(name, "does not say the sizes and checksums of its files")
         for file in files:

@@ -276,9 +276,9 @@ class Disturbed(LocalFiles):
         if plan and plan[0][0] == operation and name.startswith(plan[0][1]):
             plan.pop()[2]()
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, limit: int | None = None) -> bytes:
         self._disturb("read", name)
-        return super().read(name)
+        return super().read(name, limit)
 
     def write(self, name: str, content: bytes) -> None:
         self._disturb("write", name)
