@@ -84,10 +84,8 @@ class TrackedSweep:
 
 def begun(sweep: TrackedSweep, sweep_text: str) -> TrackedRun:
     """The sweep's run while it runs."""
-    files = {"sweep.yaml": sweep_text.encode()}
-    return TrackedRun(
-        sweep.key(), sweep.name, None, {"store": sweep.location}, {}, _sweep_tags(sweep), files, "RUNNING"
-    )
+    files, params = {"sweep.yaml": sweep_text.encode()}, {"store": absolute(sweep.location)}
+    return TrackedRun(sweep.key(), sweep.name, None, params, {}, _sweep_tags(sweep), files, "RUNNING")
 
 
 def ended(
@@ -99,7 +97,7 @@ def ended(
     metrics |= {f"kind.{kind}": count for kind, count in kinds.items()}
     metrics |= {f"verdict.{name}": verdict.get(name) for name in numbers}
     tags = _sweep_tags(sweep) | {"verdict": str(verdict.get("verdict"))}
-    params = {"store": sweep.location}
+    params = {"store": absolute(sweep.location)}
     return TrackedRun(sweep.key(), sweep.name, None, params, _finite(metrics), tags, artifacts)
 
 

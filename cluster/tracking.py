@@ -22,9 +22,9 @@ from landsweep.workers.errors import DependencyError, ExecutionError
 OFF = "none"
 KEY, CONTENT = "landsweep.key", "landsweep.content"
 _VALUE = 6000  # characters that MLflow keeps of a param
-#: A request waits 10 s and is repeated once: a server that never answers is given up within half a minute.
+#: A request waits 20 s and is repeated once: a server that never answers is given up within a minute.
 _BOUNDS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

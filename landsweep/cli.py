@@ -130,13 +130,36 @@ def run(
         _complain(f"note: {note}")
     if not planned.batches:
         typer.echo(f"{sweep.name}: all {planned.total} trials are done; no batch to run")
-    progress = _execute(planned, address)
+    with _tracked(planned) as tracker:
+        _run(planned, address, tracker)
+
+
+@contextmanager
+def _tracked(planned: Plan) -> Iterator[Tracker | None]:
+    """Who logs the sweep, from its first batch on."""
+    from landsweep.cluster import finish
+
+    tracker = finish.tracker(planned)
+    try:
+        if tracker and planned.batches:
+            tracker.start()
+        yield tracker
+    finally:
+        if tracker:
+            tracker.close()
+
+
+def _run(planned: Plan, address: str | None, tracker: Tracker | None) -> None:
+    """Run what is left, then conclude."""
+    from landsweep.cluster import run as runs
+
+    sweep, progress = planned.sweep, _execute(planned, address)
     if progress.stopped:
         left = planned.total - progress.done
         typer.echo(f"{sweep.name}: stopped as asked; {progress.done} trials are committed, {left} left: run it again")
         runs.require_success(progress)
         return
-    _conclude(planned, anything_new=bool(planned.batches))
+    _conclude(planned, tracker)
     if progress.failed:
         runs.require_success(progress)
 

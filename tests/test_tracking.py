@@ -301,8 +301,8 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: py
     content = small_sweep(tmp_path, seeds=1)
     part(content, 1)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
-    monkeypatch.setattr(tracker, "PATIENCE_SECONDS", 10.0)
-    with silent_server() as uri:
+    with silent_server() as uri, monkeypatch.context() as hurried:
+        hurried.setattr(tracker, "PATIENCE_SECONDS", 10.0)
         content["tracking"] = {"uri": uri}
         conclusion = Conclusion(planned(content))
         conclusion.store({}, "summary", b"")
@@ -346,7 +346,6 @@ time.sleep(600)
     assert not Path(f"/proc/{inner}/exe").exists()
     whole = Tracker(planned(content), tracking.default_uri(content["store"]))
     assert whole.finish(artifacts(tmp_path / "a", TrackedSweep.of(planned(content)), {})) is None
-    assert whole.finish is not None
     assert len(logged(tracking.default_uri(content["store"]))) == 5
 
 
@@ -374,7 +373,7 @@ def test_artifacts_of_configurations_only_where_they_are_few(sweep: dict[str, An
 
 @pytest.mark.parametrize(
     "uri",
-    ["postgresql://me:hunter2@127.0.0.1:9/runs", "http://me:hunter2@127.0.0.1:9", "mysql://u@h/x?password=hunter2&a=b"],
+    ["ftp://me:hunter2@127.0.0.1:9/runs", "http://me:hunter2@127.0.0.1:9", "mysql://u@h/x?password=hunter2&a=b"],
 )
 def test_passwords_are_masked_wherever_an_uri_is_shown(uri: str, tmp_path: Path) -> None:
     assert "hunter2" not in masked(uri)
