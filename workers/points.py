@@ -108,12 +108,14 @@ def _rows(
     columns["init_distance"] = (found.theta - trained.initial[found.trial]).norm(dim=1)
     prints = measure.fingerprints(landscape, found.theta, points.signs.index, points.signs.n_zero)
     curvature, critical = points.curvature, points.critical.tolist()
+    lists = {name: measure.null_where_not_finite(tensor) for name, tensor in columns.items()}
+    radius = measure.null_where_not_finite(points.certificates.radius)
     known = landscape.known_class
     rows = []
     for i, (trial, source, number) in enumerate(places(found)):
         row: dict[str, Any] = {"trial": trial, "source": source, "number": number, "step": found.step[i]}
         row |= {"kind": points.kind[i], "reason": points.reason[i]}
-        row |= {name: _value(tensor, i) for name, tensor in columns.items()}
+        row |= {name: column[i] for name, column in lists.items()}
         row["certified"] = points.certificates.certified[i] and critical[i]
         if critical[i]:
             row |= {
@@ -121,7 +123,7 @@ def _rows(
                 for name in ("index", "n_positive", "n_zero", "n_undetermined")
             }
             row |= {"n_symmetry": int(curvature.n_symmetry[i]), "certificate": points.certificates.certificate[i]}
-            row |= {"radius": _value(points.certificates.radius, i), "fingerprint": prints[i].tolist()}
+            row |= {"radius": radius[i], "fingerprint": prints[i].tolist()}
             of = known(found.theta[i]) if known else None
             row["known_class"] = of.name if of else None
         if source == "training":
@@ -155,11 +157,6 @@ def extremes(values: list[float]) -> list[float]:
     """
     half = EXTREMES // 2
     return values if len(values) <= EXTREMES else values[:half] + values[-half:]
-
-
-def _value(tensor: Tensor, row: int) -> float | None:
-    value = float(tensor[row])
-    return value if value == value and abs(value) != float("inf") else None
 
 
 def _losses(landscape: Landscape, theta: Tensor) -> dict[str, Tensor]:
