@@ -16,6 +16,8 @@ from landsweep.workers import record
 from landsweep.workers.errors import StoreError
 
 _FORMAT = pa.dataset.ParquetFileFormat()
+#: The most values, and bytes uncompressed, that a stored byte may stand for. Real columns stay far below.
+_EXPANSION = 10_000
 
 
 class Tables:
@@ -67,7 +69,7 @@ class Tables:
             filesystem, path = self._files.location(name)
             fragment = _FORMAT.make_fragment(path, filesystem)
             try:
-                self._checked(name, fragment.physical_schema)
+                self._checked(name, fragment.physical_schema, fragment.metadata)
             except FileNotFoundError:
                 raise
             except (pa.ArrowException, OSError) as exc:
@@ -78,17 +80,21 @@ class Tables:
     def _staged(self, name: str, seeds: Spans) -> pa.Table:
         filesystem, path = self._files.location(name)
         try:
-            table = pq.read_table(path, filesystem=filesystem, partitioning=None)
+            with pq.ParquetFile(path, filesystem=filesystem) as file:
+                self._checked(name, file.schema_arrow, file.metadata)
+                table = file.read()
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError) as exc:
             raise self._unreadable(name, exc) from exc
-        self._checked(name, table.schema)
         return of_seeds(table, seeds)
 
-    def _checked(self, name: str, schema: pa.Schema) -> None:
-        """Refuse a file of a later landsweep. The version is absent where it is 1."""
-        version = (schema.metadata or {}).get(b"landsweep_schema", b"1").decode()
+    def _checked(self, name: str, schema: pa.Schema, footer: pq.FileMetaData) -> None:
+        """Refuse a file of a later landsweep (the version is absent where it is 1), or one that would fill memory."""
+        wrong = _implausible(footer)
+        if wrong:
+            raise StoreError(f"{self._uri}/{name} {wrong}: it was not written by landsweep; restore it from a copy")
+        version = (schema.metadata or {}).get(b"landsweep_schema", b"1").decode(errors="replace")
         if not version.isdigit() or int(version) > record.SCHEMA_VERSION:
             message = f"{self._uri}/{name}: schema {version!r} is newer than this landsweep, which reads"
             raise StoreError(f"{message} {record.SCHEMA_VERSION}; upgrade it")
@@ -117,6 +123,20 @@ def of_seeds(table: pa.Table, seeds: Spans) -> pa.Table:
     """The rows of these seeds."""
     held = seeds.holds(table["seed"].to_numpy())
     return table if held.all() else table.filter(pa.array(held))
+
+
+def _implausible(footer: pq.FileMetaData) -> str | None:
+    """Why a file would take more memory than its size explains: every row of ours has an id of its own."""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    stored = sum(chunk.total_compressed_size for chunk in chunks)
+    if footer.num_rows > stored:
+        return f"announces {footer.num_rows:,} rows in {stored:,} bytes"
+    values = max((chunk.num_values for chunk in chunks), default=0)
+    size = sum(group.total_byte_size for group in groups)
+    if max(values, size) > _EXPANSION * stored:
+        return f"announces {values:,} values and {size:,} bytes in {stored:,}"
+    return None
 
 
 def _coded(schema: pa.Schema) -> tuple[pa.Schema, Any]:
