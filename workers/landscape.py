@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, grad_and_value, hessian, jvp, vmap
 
+from landsweep.workers import modules
 from landsweep.workers.errors import LandscapeError
 from landsweep.workers.execution import MINIMUM_ROWS
 
@@ -226,6 +227,7 @@ class Landscape:
         shape = tuple(loss(start.to(torch.float64)).shape)
         if shape != ():
             raise LandscapeError(f"loss: found a tensor of shape {shape}; it has to be one number, of shape ()")
+        modules.check_transformable(loss, start.to(torch.float64), "loss")
         return Landscape(
             name=name,
             dim=dim,
@@ -263,6 +265,7 @@ class Landscape:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # buffers drawn at random are part of the landscape: equal in every process
             module = make_module().to(torch.float64)
+        modules.check_layers(module)
         shapes = {key: value.shape for key, value in module.named_parameters()}
         sizes = [shape.numel() for shape in shapes.values()]
 
@@ -277,7 +280,7 @@ class Landscape:
                 fresh = make_module()
             return torch.cat([p.detach().reshape(-1).to(torch.float64) for p in fresh.parameters()])
 
-        return supervised_landscape(
+        landscape = supervised_landscape(
             name=name,
             dim=sum(sizes),
             model=outputs,
@@ -290,6 +293,8 @@ class Landscape:
             hessian_lipschitz=hessian_lipschitz,
             filters=filter_places(shapes.values()),
         )
+        modules.check(landscape, outputs, shapes, weight_decay)
+        return landscape
 
 
 def pad_rows(tensor: Tensor) -> Tensor:
