@@ -22,6 +22,7 @@ import pyarrow.compute
 
 from landsweep.cluster import status, tracked
 from landsweep.cluster.mistakes import masked
+from landsweep.cluster.spans import Spans
 from landsweep.cluster.spool import Spool, thinned
 from landsweep.cluster.store import SWEEP_FILE, SweepStore
 from landsweep.cluster.tracked import Artifacts, TrackedSweep
@@ -73,7 +74,7 @@ class Follower:
     def _note(self, found: status.Status | None) -> None:
         if found is not None and found.time > self._seen:
             self._seen = found.time
-            figures = {f"progress.{name}": value for name, value in found.figures().items()}
+            figures = {f"progress.{sample.flat}": sample.value for sample in found.samples()}
             self._moments = thinned([*self._moments, Moment(found.time, found.done, figures)])
 
     def _try(self, log: Callable[[], object]) -> None:
@@ -101,9 +102,9 @@ class Follower:
     def _log_configurations(self, server: Server, artifacts: dict[str, Artifacts]) -> None:
         """The runs of configurations that are complete and not sent as they are, or have artifacts now."""
         snapshot, (first, stop) = self._store.snapshot(), self._sweep.seeds
-        failed, wanted = snapshot.failed(), range(first, stop)
+        failed, wanted = snapshot.failed(), Spans(((first, stop),))
         states = {
-            config: (sum(seed in wanted for seed in seeds), len(failed.get(config, ())))
+            config: (len(wanted) - len(wanted - seeds), len(failed.get(config, ())))
             for config, seeds in snapshot.trials().items()
             if config in self._sweep.grids
         }

@@ -6,13 +6,14 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from landsweep.cluster import authentication
+from landsweep.cluster.status import Sample
 from landsweep.workers.errors import DependencyError, RequestError
 
 #: Embedded Ray keeps little in its object store beside data sets: jobs go in, summaries come out, tables go to disk.
@@ -120,6 +121,26 @@ def _reach(address: str) -> None:
     host, separator, port = address.rpartition("://")[2].rpartition(":")
     if separator and port.isdigit():
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+
+
+# metrics --------------------------------------------------------------------------------------------------------------
+
+
+def exporter(sweep: str) -> Callable[[Sequence[Sample]], None]:
+    """What makes the numbers of ``sweep`` gauges of the cluster: ``ray_landsweep_done{sweep="…"}`` for Prometheus."""
+    load()
+    from ray.util.metrics import Gauge
+
+    gauges: dict[str, Gauge] = {}
+
+    def export(samples: Sequence[Sample]) -> None:
+        for one in samples:
+            label = () if one.label is None else (one.label[0],)
+            if one.name not in gauges:
+                gauges[one.name] = Gauge(f"landsweep_{one.name}", f"landsweep: {one.name}", ("sweep", *label))
+            gauges[one.name].set(one.value, {"sweep": sweep} | (dict([one.label]) if one.label else {}))
+
+    return export
 
 
 # jobs -----------------------------------------------------------------------------------------------------------------

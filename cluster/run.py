@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from landsweep.cluster import checkpoints, commit, plan, policy, yaml_reader
+from landsweep.cluster import checkpoints, commit, logs, plan, policy, yaml_reader
 from landsweep.cluster.code import importable
 from landsweep.cluster.control import JOB, StopFlag
 from landsweep.cluster.execute import Job
 from landsweep.cluster.executors import Completion, Executor
 from landsweep.cluster.files import absolute
 from landsweep.cluster.prepare import Plan
+from landsweep.cluster.status import Work
 from landsweep.cluster.store import DATA_FILE, QUESTION_FILE, SWEEP_FILE
 from landsweep.workers import record
 from landsweep.workers.errors import ExecutionError, RequestError, UnavailableError
@@ -33,6 +36,9 @@ class Progress:
     kinds: Counter[str] = field(default_factory=Counter)
     failed: list[tuple[str, str]] = field(default_factory=list)  # trial, error
     retried: int = 0
+    running: int = 0  # batches handed out
+    seconds: float = 0.0  # of the batches that are done, one after the other
+    nodes: defaultdict[str, Work] = field(default_factory=lambda: defaultdict(Work))
     stopped: bool = False  # somebody asked for it: what was running has ended, the rest is left
 
 
@@ -106,12 +112,15 @@ def _drive(planned: Plan, make: Callable[[], Executor], progress: Progress, repo
         report(progress)
         while out or (waiting and not progress.stopped):
             while waiting and not progress.stopped and out < policy.in_flight(executor.workers):
-                executor.submit(_job(planned, waiting.take()))
+                work = waiting.take()
+                executor.submit(_job(planned, work))
+                logs.event("batch handed out", work)
                 out += 1
             for completion in executor.wait(timeout=1.0):
                 out -= 1
                 oldest = time.monotonic() if rows == 0 else oldest
                 rows += _completed(planned, completion, waiting, progress)
+            progress.running = out
             report(progress)
             now = time.monotonic()
             if not progress.stopped and flag.poll(now):
@@ -152,14 +161,21 @@ def _completed(planned: Plan, completion: Completion, waiting: Waiting, progress
     if summary is not None and summary.staged is not None:
         progress.done += len(job.work.batch.seeds)
         progress.kinds.update(summary.kinds)
+        progress.seconds += summary.seconds
+        node = completion.host or socket.gethostname()
+        progress.nodes[node] += Work(len(job.work.batch.seeds), summary.seconds)
+        logs.event("batch done", job.work, node=node, seconds=summary.seconds, rows=summary.rows)
         return summary.rows
     error = completion.lost or (summary.error if summary else None) or "unknown"
     follow = policy.after_failure(job.work, completion.failure, error, planned.sweep.resources.retries)
+    facts = {"node": completion.host, "failure": completion.failure, "error": error[-logs.MOST_ERROR :]}
     if isinstance(follow, policy.FailedTrial):
+        logs.event("trial failed", job.work, level=logging.ERROR, **facts)
         _stage_failed(planned, follow)
         progress.failed.append((record.trial_id(job.work.batch.config.id, job.work.batch.seeds[0]), error))
         progress.done += 1
         return 1
+    logs.event("batch retried", job.work, level=logging.WARNING, **facts, batches=len(follow))
     progress.retried += 1
     waiting.again(follow)
     return 0

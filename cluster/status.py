@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -40,6 +40,20 @@ class Mark:
 
     time: float  # unix seconds
     done: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One number to monitor."""
+
+    name: str
+    value: float
+    label: tuple[str, str] | None = None  # what it is of, where there are several of a name: (class, ValueError)
+
+    @property
+    def flat(self) -> str:
+        """Its name where there are no labels: ``failures.ValueError``."""
+        return self.name if self.label is None else f"{self.name}.{self.label[1]}"
 
 
 @dataclass(frozen=True)
@@ -84,16 +98,13 @@ class Status:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def figures(self) -> dict[str, float]:
-        """The numbers by name, as a monitoring system takes them; what is not known is left out.
-
-        Failures and nodes follow as ``failed.<class>`` and ``node.<name>.trials_per_second``.
-        """
+    def samples(self) -> list[Sample]:
+        """The numbers as a monitoring system takes them; what is not known is left out."""
         names = ("total", "done", "left", "failed", "retried", "running", "elapsed_seconds", "trials_per_second")
-        found = {name: getattr(self, name) for name in (*names, "eta_seconds", "work_seconds", "cost")}
-        found |= {f"failed.{name}": count for name, count in self.failures.items()}
-        found |= {f"node.{name}.trials_per_second": rate for name, rate in self.nodes.items()}
-        return {name: float(value) for name, value in found.items() if value is not None}
+        values = ((name, getattr(self, name)) for name in (*names, "eta_seconds", "work_seconds", "cost"))
+        found = [Sample(name, float(value)) for name, value in values if value is not None]
+        found += [Sample("failures", count, ("class", name)) for name, count in self.failures.items()]
+        return found + [Sample("node_trials_per_second", rate, ("node", name)) for name, rate in self.nodes.items()]
 
 
 def status(facts: Facts, now: float) -> Status:
@@ -154,14 +165,19 @@ def error_class(error: str) -> str:
     return names[-1] if names else "other"
 
 
-def committed(store: SweepStore) -> tuple[int, Counter[str], float]:
-    """Trials done, of them the failed ones by class of error, and the seconds of their batches; as the tables say."""
+def committed(store: SweepStore, again: Container[str] = ()) -> tuple[int, Counter[str], float]:
+    """Trials done, of them the failed ones by class of error, and the seconds of their batches; as the tables say.
+
+    ``again``: failed trials that are tried again, and do not count as failed.
+    """
     rows = store.table("trials", ["trial", "status", "attempt", "seconds", "error"])
     failed = rows.filter(pa.compute.field("status") == "failed")
     done = store.snapshot()
     lost = {record.trial_id(config, seed) for config, seeds in done.failed().items() for seed in seeds}
     last = {row["trial"]: row for row in sorted(failed.to_pylist(), key=lambda row: int(row["attempt"]))}
-    failures = Counter(error_class(row["error"] or "") for trial, row in last.items() if trial in lost)
+    failures = Counter(
+        error_class(row["error"] or "") for trial, row in last.items() if trial in lost and trial not in again
+    )
     seconds = pa.compute.sum(rows.column("seconds")).as_py() or 0.0
     return sum(len(seeds) for seeds in done.trials().values()), failures, float(seconds)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
@@ -19,6 +20,7 @@ import typer
 from landsweep.workers.errors import LandsweepError, QueryError, RequestError, SweepFileError
 
 if TYPE_CHECKING:
+    from landsweep.cluster.observe import Show
     from landsweep.cluster.prepare import Plan
     from landsweep.cluster.ray_adapter import JobClient
     from landsweep.cluster.run import Progress
@@ -45,6 +47,16 @@ Set = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 Address = Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="the cluster's dashboard, http://HEAD:8265")]
 JobId = Annotated[str | None, typer.Argument(help="a job's id; none: the latest", metavar="[ID]")]
+
+
+class LogFormat(StrEnum):
+    """What a run says while it runs."""
+
+    text = "text"
+    json = "json"  # on standard error
+
+
+LogFormatOption = Annotated[LogFormat, typer.Option(envvar="LANDSWEEP_LOG", help="json: an event a line on stderr")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="write to this file instead")]
 
 
@@ -112,6 +124,9 @@ def run(
     tracking_uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; none: off")] = None,
     set_: Set = None,
     retry_failed: Annotated[bool, typer.Option(help="run failed trials again")] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(envvar="LANDSWEEP_LOG", help="json: an event a line")
+    ] = LogFormat.text,
 ) -> None:
     """Run a sweep to completion, then its verdict, report and tracking. Running it again does only what is new."""
     from landsweep.cluster import prepare, spec
@@ -131,7 +146,7 @@ def run(
     if not planned.batches:
         typer.echo(f"{sweep.name}: all {planned.total} trials are done; no batch to run")
     with _tracked(planned) as tracker:
-        _run(planned, address, tracker)
+        _run(planned, address, tracker, log_format)
 
 
 @contextmanager
@@ -149,11 +164,11 @@ def _tracked(planned: Plan) -> Iterator[Tracker | None]:
             tracker.close()
 
 
-def _run(planned: Plan, address: str | None, tracker: Tracker | None) -> None:
+def _run(planned: Plan, address: str | None, tracker: Tracker | None, log_format: LogFormat) -> None:
     """Run what is left, then conclude."""
     from landsweep.cluster import run as runs
 
-    sweep, progress = planned.sweep, _execute(planned, address)
+    sweep, progress = planned.sweep, _execute(planned, address, log_format)
     if progress.stopped:
         left = planned.total - progress.done
         typer.echo(f"{sweep.name}: stopped as asked; {progress.done} trials are committed, {left} left: run it again")
@@ -180,18 +195,29 @@ def _load(file: str, store: str | None, tracking_uri: str | None, set_: list[str
     return spec.load(file, overrides)
 
 
-def _execute(planned: Plan, address: str | None) -> Progress:
+def _execute(planned: Plan, address: str | None, log_format: LogFormat) -> Progress:
+    from landsweep.cluster import logs, ray_adapter
     from landsweep.cluster import run as runs
+    from landsweep.cluster.observe import Observer
 
     def executor() -> Any:
         from landsweep.cluster.ray_executor import RayExecutor
 
         resources = planned.sweep.resources
         shape, most = (resources.num_cpus, resources.num_gpus), len(planned.batches)
-        return RayExecutor(*shape, address, planned.store.uri, planned.data.nbytes, most)
+        made = RayExecutor(*shape, address, planned.store.uri, planned.data.nbytes, most)
+        if address:
+            observer.export = ray_adapter.exporter(planned.sweep.name)
+        return made
 
-    with _terminated_as_interrupt(), _shown(planned) as report:
-        return runs.run(planned, executor, report)
+    if log_format is LogFormat.json:
+        logs.to_json()
+    with _terminated_as_interrupt(), _shown(planned, log_format) as show:
+        observer = Observer(planned, show)
+        try:
+            return runs.run(planned, executor, observer)
+        finally:
+            observer.end()
 
 
 @contextmanager
@@ -205,51 +231,22 @@ def _terminated_as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def _shown(planned: Plan) -> Iterator[Callable[[Progress], None]]:
-    """A progress bar with ETA on a terminal, plain lines otherwise."""
-    if not planned.batches:
-        yield lambda progress: None
+def _shown(planned: Plan, log_format: LogFormat) -> Iterator[Show]:
+    """A live view on a terminal, plain lines otherwise; nothing beside structured logs."""
+    from landsweep.cluster import display
+
+    if not planned.batches or log_format is LogFormat.json:
+        yield lambda status: None
         return
-    name = planned.sweep.name
     typer.echo(
-        f"{name}: {len(planned.configurations)} configurations, {planned.total} trials, {planned.done} done; "
-        f"{len(planned.batches)} batches of at most {planned.size} trials to run"
+        f"{planned.sweep.name}: {len(planned.configurations)} configurations, {planned.total} trials, "
+        f"{planned.done} done; {len(planned.batches)} batches of at most {planned.size} trials to run"
     )
     if sys.stdout.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("trials"))
-        with Bar(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()) as bar:
-            task = bar.add_task(name, total=planned.total, completed=planned.done)
-            yield lambda progress: bar.update(task, completed=progress.done, description=_described(name, progress))
+        with display.live() as show:
+            yield show
         return
-    yield _lines(name)
-
-
-def _described(name: str, progress: Progress) -> str:
-    return f"{name} ({len(progress.failed)} failed)" if progress.failed else name
-
-
-def _lines(name: str) -> Callable[[Progress], None]:
-    """A line whenever trials were committed."""
-    import time
-
-    last = {"done": -1, "first": None}
-
-    def report(progress: Progress) -> None:
-        if progress.done == last["done"]:
-            return
-        elapsed = time.monotonic() - progress.started
-        if last["first"] is None:
-            last["first"] = progress.done
-        new = progress.done - (last["first"] or 0)
-        eta = f", about {elapsed / new * (progress.total - progress.done):.0f} s left" if new else ""
-        failed = f", {len(progress.failed)} failed" if progress.failed else ""
-        typer.echo(f"{name}: {progress.done}/{progress.total} trials{failed}, {elapsed:.0f} s{eta}")
-        last["done"] = progress.done
-
-    return report
+    yield display.lines(typer.echo)
 
 
 def _conclude(planned: Plan, tracker: Tracker | None) -> None:
