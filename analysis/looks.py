@@ -9,9 +9,11 @@ from typing import Any
 
 from landsweep.analysis.verdict import VerdictOptions
 from landsweep.cluster.store import QUESTION_FILE, SweepStore
+from landsweep.workers.errors import StoreError
 from landsweep.workers.record import canonical_json
 
 LOOKS_FILE = "verdict/looks.json"
+_ENTRY = {"question", "trials", "fraction", "spent_before", "spent_after"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,10 @@ class Registered:
         if text is None:
             return Registered({}, None)
         content = store.json(QUESTION_FILE, text)
-        return Registered(content["options"], int(content["planned"]))
+        try:
+            return Registered({**content["options"]}, int(content["planned"]))
+        except (KeyError, TypeError, ValueError) as exc:
+            raise _damaged(store, QUESTION_FILE) from exc
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,10 @@ class Looks:
     def read(store: SweepStore) -> Looks:
         """Those that the store holds."""
         text = store.text(LOOKS_FILE)
-        return Looks(tuple(store.json(LOOKS_FILE, text)) if text else ())
+        entries = store.json(LOOKS_FILE, text) if text else []
+        if not isinstance(entries, list) or not all(isinstance(e, dict) and e.keys() >= _ENTRY for e in entries):
+            raise _damaged(store, LOOKS_FILE)
+        return Looks(tuple(entries))
 
     def before(self, options: VerdictOptions, trials: int, planned: int | None) -> tuple[float, float]:
         """(alpha spent before this look, its share of the planned trials). A second look at the same trials is none."""
@@ -62,6 +70,10 @@ class Looks:
         spent = {"spent_before": before, "spent_after": after}
         entry = {"question": question, "trials": trials, "fraction": fraction, **spent}
         store.files.write(LOOKS_FILE, canonical_json([*self.entries, entry]).encode())
+
+
+def _damaged(store: SweepStore, name: str) -> StoreError:
+    return StoreError(f"{store.uri}/{name} is not what a verdict leaves there; it was damaged: restore it from a copy")
 
 
 def _question(options: VerdictOptions) -> str:

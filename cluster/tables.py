@@ -58,7 +58,8 @@ class Tables:
     def read(self, data: pa.dataset.Dataset, columns: Sequence[str] | None, filter: Any) -> pa.Table:
         """Rows of a dataset as a table. Raises StoreError naming the file that cannot be read."""
         try:
-            return data.to_table(columns=None if columns is None else list(columns), filter=filter)
+            table = data.to_table(columns=None if columns is None else list(columns), filter=filter)
+            return table.replace_schema_metadata(None)  # what it says to pandas may be anybody's
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError) as exc:
