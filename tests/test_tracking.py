@@ -394,6 +394,7 @@ def test_a_server_that_wants_a_password_gets_it_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MLflow's own user management on PostgreSQL: 401 without credentials, and ours in the environment work."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     content = small_sweep(tmp_path, seeds=1, tracking={"trials": False})
     part(content, 1)
     users = tmp_path / "users.ini"
