@@ -8,7 +8,8 @@ as the configuration that it makes, come from ``configurations``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -145,8 +146,12 @@ class Sweep(Settings):
             raise custom_error("resources.num_gpus", text)
         return self
 
-    def configurations(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    def configurations(self) -> Sequence[tuple[dict[str, Any], dict[str, Any]]]:
         """For each cell of the grid its settings, complete with defaults, and its grid values as validated."""
+        return self._configurations
+
+    @cached_property
+    def _configurations(self) -> Sequence[tuple[dict[str, Any], dict[str, Any]]]:
         base = {key: value for key, value in self.model_dump(exclude_unset=True).items() if key in SECTIONS}
         mistakes: dict[Mistake, str] = {}  # → the first cell that shows it
         result: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
@@ -165,7 +170,7 @@ class Sweep(Settings):
             result[identity] = complete, {key: grids.get(complete, key.split(".")) for key in cell}
         if mistakes:
             raise custom_errors([(path, text + note) for (path, text), note in mistakes.items()])
-        return list(result.values())
+        return tuple(result.values())
 
     def canonical(self) -> dict[str, Any]:
         """The sweep as plain JSON-able values, complete with defaults; ``validate`` makes the same sweep of it.
