@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from landsweep.analysis.equivalence import FloatArray
-from landsweep.analysis.groups import Groups, gather, landscape_keys
+from landsweep.analysis.groups import Groups, gather, known_minima, landscape_keys
 from landsweep.workers.errors import QueryError
 
 IntArray = NDArray[np.int64]
@@ -140,8 +140,8 @@ def count_classes(
 
     points: the points table with ``class_id``; one point a trial counts, source ``training``, kind ``minimum`` or
     ``degenerate_minimum``. trials: the trials table, for those that failed. landscape_key: as in ``verdict``.
-    known_minimum: the objective of the global minimum (or one per landscape key), where theory gives it. band: how far
-    above it a class still is the global one, in units of the objective (None: max(1e-6, 1e-4·|known_minimum|)).
+    known_minimum: the objective of the global minimum, or one per landscape key (None: what ``trials`` says). band: how
+    far above it a class still is the global one, in units of the objective (None: max(1e-6, 1e-4·|known_minimum|)).
     level: of every interval, in (0, 1).
 
     Raises QueryError where a column is missing or ``level`` is no level.
@@ -151,6 +151,8 @@ def count_classes(
         raise QueryError("the points have no column 'class_id', which says what is the same minimum: read it too")
     keys = landscape_keys(points, landscape_key)
     configs = points["config"].astype(str)
+    if known_minimum is None:
+        known_minimum = known_minima(points, trials, keys)
     found = []
     for key in sorted(set(keys)):
         mine = keys == key

@@ -85,14 +85,16 @@ def gather(
     """Sort the trials of ``points`` (and the failed ones of ``trials``) into global, local and excluded.
 
     One point a trial: source ``training``, kind ``minimum`` or ``degenerate_minimum``. Global: objective − reference ≤
-    band; band defaults to max(1e-6, 1e-4·|reference|). Rows come out ordered by trial, whatever the order of the input.
+    band; band defaults to max(1e-6, 1e-4·|reference|). ``known_minimum`` None: what ``trials`` says. Rows come out
+    ordered by trial, whatever the order of the input.
     """
     missing = [column for column in (*_NEEDED, metric) if column not in points.columns]
     if missing:
         raise QueryError(f"the points lack the columns {', '.join(missing)}, which a verdict on {metric} reads")
     used = (points["source"] == "training").to_numpy() | points["kind"].isin(MINIMA).to_numpy()
     frame = _frame(points[used], metric, landscape[used], split_column).assign(row=np.flatnonzero(used))
-    references = _references(frame, known_minimum, reference, band)
+    known = known_minima(points, trials, landscape) if known_minimum is None else known_minimum
+    references = _references(frame, known, reference, band)
     one = _one_a_trial(frame[(frame["source"] == "training").to_numpy()])
     rest = _without_training(points, trials, one["trial"])
     reason = _reasons(one, metric)
@@ -111,6 +113,17 @@ def gather(
         references=references,
         n_trials=len(chosen) + len(left_out),
     )
+
+
+def known_minima(points: pd.DataFrame, trials: pd.DataFrame | None, landscape: pd.Series) -> dict[str, float]:
+    """Landscape key → the objective of its global minimum, of the landscapes whose trials know it."""
+    if trials is None or "known_minimum" not in trials.columns:
+        return {}
+    told = trials[["config", "known_minimum"]].dropna().drop_duplicates("config")
+    of_config = dict(zip(told["config"].astype(str), told["known_minimum"].astype(float), strict=True))
+    keys = pd.DataFrame({"config": points["config"].astype(str), "key": landscape.astype(str)}).drop_duplicates()
+    pairs = zip(keys["config"], keys["key"], strict=True)
+    return {key: of_config[config] for config, key in pairs if config in of_config}
 
 
 def _frame(points: pd.DataFrame, metric: str, landscape: pd.Series, split_column: str | None) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from landsweep.analysis.saddles import SADDLES
 from landsweep.cluster.store import SweepStore
 
 _EVERYWHERE = ("sweep", "config", "seed", "source", "kind", "objective")
-_OF_TRIALS = ("config", "seed", "status", "attempt", "error")
+_OF_TRIALS = ("config", "seed", "status", "attempt", "error", "known_minimum")
 _OF_TRAINING = ("reason", "polish_distance", "same_basin", "fingerprint")
 
 

@@ -133,7 +133,8 @@ def verdict(
 
     points: columns of the points table, and one per grid key. trials: the trials table, for those that failed.
     landscape_key: on the index of ``points``; equal keys share one landscape and one reference (None: sweep and the
-    ``landscape.…`` grid values). known_minimum: the objective of the global minimum, or one per landscape key.
+    ``landscape.…`` grid values). known_minimum: the objective of the global minimum, or one per landscape key
+    (None: the column of that name in ``trials``).
     alpha_spent: what earlier looks at this sweep used; information_fraction: the share of the planned trials that is
     in. Together they set the level of this look (``nominal_alpha``); where nothing is left the verdict is exploratory
     and uses alpha. split_column: the grid key of the test split (None: ``landscape.split_seed`` where it is there).

@@ -170,6 +170,8 @@ def test_the_known_minimum_is_seen_or_not() -> None:
     seen = count_classes(points, known_minimum=0.1).landscapes[0].global_seen
     missed = count_classes(points, known_minimum=0.0).landscapes[0].global_seen
     wide = count_classes(points, known_minimum=0.0, band=0.15).landscapes[0].global_seen
+    trials = points[["config", "trial"]].assign(status="done", attempt=1, error=None, known_minimum=0.1)
+    assert count_classes(points, trials).landscapes[0].global_seen == seen
     assert seen is not None and missed is not None and wide is not None
     assert (seen.status, seen.times) == ("seen", 2)
     assert (missed.status, missed.times) == ("not_seen", 0)

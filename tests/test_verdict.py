@@ -286,6 +286,18 @@ def test_a_minimum_of_any_source_is_a_reference_and_only_training_is_compared() 
     assert "all 80 minima are local" in found.reason
 
 
+def test_the_reference_is_what_the_trials_know_of_their_landscape() -> None:
+    points = several(normal_table(1), normal_table(2, config="bb")).assign(**{"landscape.n": 1})
+    points.loc[points["config"] == "bb", "landscape.n"] = 2
+    trials = points[["config", "trial"]].assign(status="done", attempt=1, error=None, known_minimum=np.nan)
+    trials.loc[trials["config"] == "bb", "known_minimum"] = 0.05
+    found = verdict(points, trials=trials)
+    assert found.reference_source == "found and known"
+    assert isinstance(found.reference, dict) and sorted(found.reference.values()) == [0.05, 0.1]
+    assert verdict(points, VerdictOptions(reference=0.1), trials=trials).reference_source == "given"
+    assert verdict(points, trials=trials.drop(columns="known_minimum")).reference_source == "found"
+
+
 def test_known_and_given_references_and_the_band() -> None:
     points = normal_table(1)
     assert (verdict(points, known_minimum=0.0).n_global, verdict(points, known_minimum=0.0).reference) == (0, 0.0)

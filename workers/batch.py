@@ -135,6 +135,7 @@ def _trials_table(
         "status": "done",
         "attempt": task.attempt,
         "steps": trained.steps[-1],
+        "known_minimum": landscape.global_minimum,
         "seconds": seconds,
         "device": device.type,
         "execution": execution.describe(device, task.settings["training"]["dtype"]),

@@ -72,7 +72,7 @@ _TRIALS = [
     *_fields("seed", _INT),
     *_fields("batch status", _STRING),
     *_fields("attempt steps", _INT),
-    *_fields("final_objective seconds", _FLOAT),
+    *_fields("final_objective known_minimum seconds", _FLOAT),
     *_fields("device execution", _STRING),
     *_fields("numerics_version", _INT),
     *_fields("torch_version code_version error", _STRING),
