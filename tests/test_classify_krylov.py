@@ -30,13 +30,14 @@ def trap(theta: Tensor) -> Tensor:
 
 
 def at(
-    landscape: Landscape, *rows: list[float], status: int = search.CONVERGED, flatness: float = 0.0, first: int = 0
-) -> Classified:
+    landscape: Landscape, *rows: list[float], status: int = search.CONVERGED, flatness: float = 0.0, first: int = 0,
+    spectrum: bool = True,
+) -> Classified:  # fmt: skip
     """What the points are; the ``first`` one's number draws its random vectors."""
     theta = torch.tensor(rows, dtype=torch.float64)
     outcome, scale = ended(theta, status, flatness), torch.full_like(theta[:, 0], 2.0)
     keys = torch.arange(first, first + len(theta))
-    return classify_krylov.classify(landscape, theta, outcome, scale, keys, 1e-8, 20)
+    return classify_krylov.classify(landscape, theta, outcome, scale, keys, 1e-8, 20, spectrum)
 
 
 def test_kinds_and_spectra_of_wells() -> None:
@@ -108,4 +109,17 @@ def test_a_row_is_the_same_beside_points_that_are_none() -> None:
             one, other = (getattr(points.curvature, name) for points in (alone, together))
             assert torch.equal(one[0].nan_to_num(-7.0), other[row].nan_to_num(-7.0)), name
         assert torch.equal(alone.error[0], together.error[row])
-        assert torch.equal(alone.certificates.lipschitz[0], together.certificates.lipschitz[row])
+        one, other = alone.certificates.lipschitz[0], together.certificates.lipschitz[row]
+        assert torch.equal(one.nan_to_num(-7.0), other.nan_to_num(-7.0))
+
+
+def test_without_spectra_only_points_with_a_small_gradient_are_looked_at() -> None:
+    landscape = function(wells, DIM)
+    full, points = (at(landscape, NEITHER, SADDLE, [torch.nan] * DIM, spectrum=spectrum) for spectrum in (True, False))
+    assert points.kind == full.kind == ["not_converged", "saddle", "diverged"]
+    for name in ("eigenvalues", "norm", "trace", "lowest", "newton_length"):
+        known, value = (getattr(found.curvature, name) for found in (full, points))
+        assert torch.equal(known[1], value[1]), name
+        assert bool(torch.isnan(value[[0, 2]]).all()), name
+    assert torch.equal(points.error[1], full.error[1])
+    assert at(landscape, NEITHER, spectrum=False).kind == ["not_converged"]

@@ -81,6 +81,7 @@ class Krylov:
     """Hessian–vector products: O(n) memory a vector kept."""
 
     steps: int  # block-Lanczos steps at most
+    spectrum: bool = True  # whether spectra are measured where the kind of a point does not need them
     default_method: str = "saddle_dynamics"
 
     def norm(self, landscape: Landscape, thetas: Tensor) -> Tensor:
@@ -98,12 +99,13 @@ class Krylov:
     def classify(
         self, landscape: Landscape, theta: Tensor, outcome: Outcome, scale: Tensor, keys: Tensor, tolerance: float
     ) -> Classified:
-        return classify_krylov.classify(landscape, theta, outcome, scale, keys, tolerance, self.steps)
+        return classify_krylov.classify(landscape, theta, outcome, scale, keys, tolerance, self.steps, self.spectrum)
 
 
 def chosen(settings: Mapping[str, Any], dim: int) -> Algebra:
     """The algebra of a configuration of ``dim`` parameters."""
-    return Dense() if is_dense(settings, dim) else Krylov(settings["measure"]["lanczos_steps"])
+    measure = settings["measure"]
+    return Dense() if is_dense(settings, dim) else Krylov(measure["lanczos_steps"], measure["spectrum"] != "none")
 
 
 def saddle_search(method: str, tolerance: float, index: Tensor) -> Search:

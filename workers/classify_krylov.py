@@ -48,9 +48,11 @@ def newton_steps(landscape: Landscape, theta: Tensor) -> tuple[Tensor, Tensor]:
 
 def classify(
     landscape: Landscape, theta: Tensor, outcome: search.Outcome, scale: Tensor, keys: Tensor, tolerance: float,
-    steps: int,
+    steps: int, spectrum: bool = True,
 ) -> Classified:  # fmt: skip
     """Classify every row of ``theta`` (P, n) with at most ``steps`` block-Lanczos steps a run.
+
+    Without ``spectrum``, that of points with ‖g‖ > ``tolerance`` is left out: their kind does not need it.
 
     Signs count where bounds decide them: an eigenvalue that no bound separates from the zero tolerance is undetermined,
     and so is every zero that is no tangent of a declared symmetry. The bounds hold but for a probability of 1e-8.
@@ -58,15 +60,34 @@ def classify(
     rows = _rows_at_once(theta.shape[1], min(steps, theta.shape[1]))
     parts = []
     for chunk in torch.split(torch.arange(len(theta), device=theta.device), rows):
-        found = _Found(landscape, theta[chunk], scale[chunk], keys[chunk], tolerance, steps)
+        found = _Found(landscape, theta[chunk], scale[chunk], keys[chunk], tolerance, steps, spectrum)
         ended = search.Outcome(theta[chunk], outcome.status[chunk], outcome.iterations[chunk], outcome.flatness[chunk])
         parts.append(found.classified(ended))
     return joined(parts)
 
 
 @dataclass(frozen=True)
+class _Ends:
+    """The ends of the spectrum and its trace; NaN where not measured or not finite."""
+
+    norm: Tensor  # (P,) ‖H‖₂
+    values: Tensor  # (P, k) the lowest and the highest eigenvalues
+    error: Tensor  # (P,) the stated error of the outermost
+    lowest: Tensor  # (P, n) unit eigenvector of the smallest
+    trace: Tensor  # (P,)
+    trace_error: Tensor  # (P,)
+
+    @staticmethod
+    def none(theta: Tensor) -> _Ends:
+        """Of the rows of ``theta`` (P, n)."""
+        vectors = torch.full_like(theta, torch.nan)
+        each = vectors[:, 0]
+        return _Ends(each, vectors[:, : 2 * _wanted(theta.shape[1])], each, vectors, each, each)
+
+
+@dataclass(frozen=True)
 class _Decided:
-    """What only a critical point needs; 0 in other rows. Each (P,)."""
+    """What only a critical point needs; 0 or NaN in other rows. Each (P,)."""
 
     signs: Signs
     explained: Tensor  # bool: the zeros are those of the symmetries
@@ -75,11 +96,11 @@ class _Decided:
     displaced: Tensor  # 2Kρ, how far eigenvalues may be from those at the true point
 
     @staticmethod
-    def none(like: Tensor) -> _Decided:
-        """Of rows as many as ``like`` (P,) has."""
-        count = torch.zeros_like(like, dtype=torch.int64)
-        zero = torch.zeros_like(like)
-        return _Decided(Signs(count, count, count, count), count > 0, zero, zero, zero)
+    def none(theta: Tensor) -> _Decided:
+        """Of the rows of ``theta`` (P, n)."""
+        count = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
+        unknown = torch.full_like(theta[:, 0], torch.nan)
+        return _Decided(Signs(count, count, count, count), count > 0, unknown, unknown, unknown)
 
 
 @dataclass(frozen=True)
@@ -92,6 +113,7 @@ class _Found:
     keys: Tensor
     tolerance: float
     steps: int
+    spectrum: bool
 
     def apply(self, vectors: Tensor) -> Tensor:
         return self.landscape.hvp(self.theta, vectors)
@@ -102,36 +124,44 @@ class _Found:
         return dataclasses.replace(self, **parts)
 
     def classified(self, outcome: search.Outcome) -> Classified:
-        """The ends of the spectrum in every row; ρ only where ‖g‖ is small enough, K and signs in critical rows: these
-        take many more products."""
-        theta, dim = self.theta, self.theta.shape[1]
+        """The ends of the spectrum where ``spectrum`` asks for them or ‖g‖ is small enough for a critical point, ρ in
+        the latter, K and signs in critical rows: these take many more products."""
+        theta = self.theta
         span, rank = basis(self.landscape.symmetries, theta)
         gradient = self.landscape.gradient(theta)
-        gradient_norm = gradient.norm(dim=1)
+        gradient_norm, finite = gradient.norm(dim=1), torch.isfinite(gradient).all(1)
+        small = finite & (gradient_norm <= self.tolerance)
+        wanted = small | (finite & self.spectrum)
+        ends = self._placed(wanted, _Found._ends) if bool(wanted.any()) else _Ends.none(theta)
+        finite = finite & (torch.isfinite(ends.norm) | ~wanted)
+        step, length = self._newton(gradient, span, small & finite)
+        critical = finite & (length <= search.STEP_TOLERANCE * (1 + theta.norm(dim=1)))
+        zero = ZERO * torch.maximum(ends.norm, self.scale)
+        decided = _Decided.none(theta)
+        if bool(critical.any()):
+            decided = self._placed(critical, _Found._decided, step, length, zero, ends.norm, span, rank)
+        kinds, reasons = self._kinds(outcome, critical, finite, gradient, length, span, decided)
+        curvature = Curvature(
+            gradient_norm, length, finite, rank, ends.norm, torch.where(finite.unsqueeze(1), ends.values, torch.nan),
+            ends.lowest, ends.trace, ends.trace_error, torch.full_like(length, torch.nan),
+        )  # fmt: skip
+        error = ends.error + torch.nan_to_num(decided.displaced)
+        certificates = _uncertified(decided.lipschitz)
+        return Classified(kinds, reasons, critical, decided.signs, curvature, zero, error, certificates)
+
+    def _placed(self, rows: Tensor, measure: Callable[..., Record], *known: Tensor) -> Record:
+        """What ``measure`` finds of the ``rows`` (P,) bool and what is ``known`` of them, in their places."""
+        return _spread(measure(self.take(rows), *(tensor[rows] for tensor in known)), rows)
+
+    def _ends(self) -> _Ends:
+        dim, ends = self.theta.shape[1], _wanted(self.theta.shape[1])
         ritz = lanczos(
             self.apply, dim, self.keys, self.steps, lowest=EXTREMES, highest=EXTREMES, tolerance=TOLERANCE,
         )  # fmt: skip
-        norm = torch.nan_to_num(ritz.norm)
-        finite = torch.isfinite(gradient).all(1) & torch.isfinite(ritz.lowest)
-        zero = ZERO * torch.maximum(norm, self.scale)
-        step, length = self._newton(gradient, span, finite & (gradient_norm <= self.tolerance))
-        critical = finite & (length <= search.STEP_TOLERANCE * (1 + theta.norm(dim=1)))
-        decided = _Decided.none(norm)
-        if bool(critical.any()):
-            found = self.take(critical)
-            known = (tensor[critical] for tensor in (step, length, zero, norm, span, rank))
-            decided = _placed(found._decided(*known), critical)
-        estimate = trace(self.apply, dim, self.keys, PRODUCTS)
-        kinds, reasons = self._kinds(outcome, critical, finite, gradient, length, span, decided)
-        ends = min(EXTREMES, dim // 2)
         values = torch.cat([ritz.values[:, :ends], _last(ritz.values, ritz.count, ends)], 1)
-        curvature = Curvature(
-            gradient_norm, length, finite, rank, norm, torch.where(finite.unsqueeze(1), values, torch.nan),
-            ritz.vectors(1, 0).squeeze(2), estimate.value, estimate.error, torch.full_like(norm, torch.nan),
-        )  # fmt: skip
-        error = torch.maximum(ritz.lowest_error, ritz.highest_error) + decided.displaced
-        certificates = _uncertified(decided.lipschitz)
-        return Classified(kinds, reasons, critical, decided.signs, curvature, zero, error, certificates)
+        estimate = trace(self.apply, dim, self.keys, PRODUCTS)
+        error = torch.maximum(ritz.lowest_error, ritz.highest_error)
+        return _Ends(ritz.norm, values, error, ritz.vectors(1, 0).squeeze(2), estimate.value, estimate.error)
 
     def _newton(self, gradient: Tensor, span: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """−H⁺g and ρ in ``rows`` (P,) bool, NaN elsewhere. (P, n), (P,)."""
@@ -209,16 +239,22 @@ class _Found:
         return flat
 
 
-def _placed(found: Record, rows: Tensor) -> Record:
-    """A record of the ``rows`` (P,) bool in their places, 0 elsewhere."""
+def _spread(found: Record, rows: Tensor) -> Record:
+    """A record of the ``rows`` (P,) bool in their places; elsewhere numbers are NaN, counts 0."""
 
-    def placed(value: Any) -> Any:
-        return (
-            value.new_zeros(len(rows)).index_put((rows,), value) if isinstance(value, Tensor) else _placed(value, rows)
-        )
+    def spread(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return _spread(value, rows)
+        blank = torch.nan if value.is_floating_point() else 0
+        return value.new_full((len(rows), *value.shape[1:]), blank).index_put((rows,), value)
 
     fields = dataclasses.fields(found)  # type: ignore[arg-type]
-    return type(found)(*(placed(getattr(found, field.name)) for field in fields))
+    return type(found)(*(spread(getattr(found, field.name)) for field in fields))
+
+
+def _wanted(dim: int) -> int:
+    """Eigenvalues wanted at each end."""
+    return min(EXTREMES, dim // 2)
 
 
 def _signs(counted: Inertia, rank: Tensor) -> tuple[Signs, Tensor]:
