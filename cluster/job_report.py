@@ -25,8 +25,9 @@ def facts(job: JobRecord, now: float) -> dict[str, Any]:
             found |= {"progress": status.current(store, now).as_dict(), "failed_trials": failed_trials(store)}
     except (LandsweepError, OSError) as exc:
         found["note"] = f"{found['note'] or ''} its store cannot be read from here: {exc}".strip()
-    if found["failed_trials"] and job.state == "SUCCEEDED":
-        found["exit_code"] = 1
+    if found["failed_trials"]:
+        found["note"] = None  # the log ends by naming them too
+        found["exit_code"] = found["exit_code"] or int(job.ended)
     return found
 
 

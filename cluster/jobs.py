@@ -14,6 +14,7 @@ from pathlib import Path
 
 from landsweep.cluster import shipping
 from landsweep.cluster.control import JOB, request_stop
+from landsweep.cluster.files import absolute, is_remote
 from landsweep.cluster.ray_adapter import JobClient, JobExists, JobRecord
 from landsweep.cluster.spec import Sweep
 from landsweep.cluster.store import SweepStore
@@ -56,7 +57,7 @@ def next_attempt(prefix: str, jobs: Sequence[JobRecord]) -> tuple[str, JobRecord
 
 def submit(client: JobClient, sweep: Sweep, retry_failed: bool = False) -> Submission:
     """Hand the sweep to the cluster, unless a job of it is live. Raises RequestError."""
-    store = shipping.absolute_store(sweep.store)
+    store = absolute(sweep.store).rstrip("/")
     content = record.content_hash(sweep.canonical())
     job, live = next_attempt(submission_prefix(sweep.name, store), client.jobs())
     if live is not None:
@@ -65,7 +66,7 @@ def submit(client: JobClient, sweep: Sweep, retry_failed: bool = False) -> Submi
     metadata = {SWEEP: sweep.name, STORE: store, CONTENT: content}
     with tempfile.TemporaryDirectory() as folder:
         shipping.ship(sweep, Path(folder))
-        if "://" not in store:
+        if not is_remote(store):
             _check_shared(client, Path(store))
         try:
             client.submit(job, entrypoint, folder, {VERSION: record.VERSION, JOB: job}, metadata)

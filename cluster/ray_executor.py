@@ -16,7 +16,7 @@ from typing import Any
 from landsweep.cluster import pool, ray_adapter
 from landsweep.cluster.execute import Job, Summary, execute
 from landsweep.cluster.executors import Completion
-from landsweep.cluster.files import TEMPORARY
+from landsweep.cluster.files import TEMPORARY, is_remote
 from landsweep.cluster.policy import cost
 from landsweep.cluster.ray_adapter import killed_for_memory
 from landsweep.workers import record
@@ -73,7 +73,7 @@ class RayExecutor:
     ) -> None:
         ray_adapter.connect(address, data_bytes)
         self._ray = ray_adapter.load()
-        self._shape, self._most, self._scales = pool.Shape(num_cpus, num_gpus), most, address is not None
+        self._shape, self._most, self._scales = pool.Shape(num_cpus, num_gpus), most, bool(address)
         self._nodes: dict[str, ray_adapter.Node] = {}
         self._usable: set[str] = set()
         self._health: dict[str, pool.Health] = defaultdict(pool.Health)
@@ -86,7 +86,7 @@ class RayExecutor:
         self._looked = self._had_room = time.monotonic()
         self._failed_starts = self._requested = 0
         self._shipped = ray_adapter.shipped_folder()
-        self._probe = _probe(Path(store)) if address and store and "://" not in store else None
+        self._probe = _probe(Path(store)) if address and store and not is_remote(store) else None
         self._look(self._looked)
         if not self._scales and not self._starting:
             self.close()
@@ -96,6 +96,11 @@ class RayExecutor:
     def workers(self) -> int:
         """How many there are, those that come up among them."""
         return len(self._starting) + len(self._idle) + len(self._running)
+
+    @property
+    def ready(self) -> int:
+        """How many wait for work."""
+        return len(self._idle)
 
     def submit(self, job: Job) -> None:
         self._waiting.append(job)

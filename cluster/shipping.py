@@ -9,6 +9,7 @@ from pathlib import Path
 
 from landsweep.cluster import yaml_reader
 from landsweep.cluster.data_settings import FILE_KINDS
+from landsweep.cluster.files import absolute, is_remote
 from landsweep.cluster.spec import Sweep
 from landsweep.cluster.start_settings import origins
 from landsweep.workers.errors import RequestError
@@ -29,14 +30,9 @@ def ship(sweep: Sweep, folder: Path) -> None:
     names, left = [], MAX_BYTES
     for number, source in enumerate(map(Path, sweep.code)):
         names.append(f"code/{number}-{source.resolve().name}")
-        left -= _copy(source, folder / names[-1], left, absolute_store(sweep.store))
-    plain = {**sweep.canonical(), "code": names, "store": absolute_store(sweep.store)}
+        left -= _copy(source, folder / names[-1], left, absolute(sweep.store))
+    plain = {**sweep.canonical(), "code": names, "store": absolute(sweep.store)}
     (folder / SWEEP_FILE).write_text(yaml_reader.to_text(plain), encoding="utf-8")
-
-
-def absolute_store(store: str) -> str:
-    """The store as another working directory names it, without a slash at its end."""
-    return store.rstrip("/") if "://" in store else str(Path(store).resolve())
 
 
 def _copy(source: Path, target: Path, limit: int, store: str) -> int:
@@ -79,5 +75,5 @@ def _check_places(sweep: Sweep) -> None:
         local = [("landscape.data", path)] if colon and kind in FILE_KINDS else []
         local += [("training.start.path", str(place["path"])) for place in origins(settings["training"]["start"])]
         for key, place in local:
-            if "://" not in place and not Path(place).expanduser().is_absolute():
+            if not is_remote(place) and not Path(place).expanduser().is_absolute():
                 raise RequestError(f"{key}: found {place!r}; a job runs elsewhere: give s3://… or an absolute path")

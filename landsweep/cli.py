@@ -654,6 +654,30 @@ def gc(
 
 
 @command()
+def doctor(
+    store: Annotated[str, typer.Argument(help="a store", metavar="STORE")] = "./runs",
+    address: Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster; none: embedded")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow")] = None,
+    as_json: Json = False,
+) -> None:
+    """Try what sweeps need on this machine, and say how to mend what does not work."""
+    from dataclasses import asdict
+
+    from landsweep.cluster.doctor import examine
+
+    checks = []
+    for check in examine(store, address, tracking_uri):
+        checks.append(check)
+        if not as_json:
+            state = "ok" if check.works else ("mend" if check.needed else "not needed")
+            typer.echo(f"{check.part:9} {state}: {check.found}{f'; {check.mend}' if check.mend else ''}")
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
+    if any(check.needed and not check.works for check in checks):
+        raise typer.Exit(1)
+
+
+@command()
 def ui(
     store: Annotated[str, typer.Argument(help="a store", metavar="STORE")] = "./runs",
     tracking_uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow's data")] = None,
