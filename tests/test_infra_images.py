@@ -111,6 +111,15 @@ def test_the_package_runs_from_its_wheel_alone(wheel: Path, tmp_path: Path) -> N
     assert version == f"landsweep {PROJECT['version']}"
 
 
+def test_the_wheel_holds_every_module(wheel: Path, context: Path) -> None:
+    with ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if name.endswith(".py")}
+    expected = {f"landsweep/{path.name}" for path in (context / "landsweep").glob("*.py")}
+    for part in ("analysis", "cluster", "workers"):
+        expected |= {f"landsweep/{path.relative_to(context)}" for path in (context / part).rglob("*.py")}
+    assert held == expected
+
+
 @pytest.mark.parametrize("name", sorted(LISTS))
 def test_lists_are_what_the_wheel_requires(wheel: Path, name: str) -> None:
     """Against the wheel's metadata, written by setuptools and read by packaging."""
