@@ -163,6 +163,7 @@ def code(error: BaseException) -> str:
 def transient(error: BaseException) -> bool:
     """Whether the same request may succeed later: throttled, failed or cut off; never where access is refused."""
     from botocore import exceptions
+    from urllib3.exceptions import HTTPError
 
     if isinstance(error, exceptions.ClientError):
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -170,7 +171,8 @@ def transient(error: BaseException) -> bool:
     if isinstance(error, (exceptions.SSLError, exceptions.ProxyConnectionError)):
         return False
     cut = (exceptions.ResponseStreamingError, exceptions.IncompleteReadError, exceptions.FlexibleChecksumError)
-    return isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError, *cut))
+    # botocore passes the errors of urllib3 on where an answer that is no object breaks off
+    return isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError, *cut, HTTPError))
 
 
 def _say(where: str, state: tenacity.RetryCallState) -> None:
@@ -180,8 +182,9 @@ def _say(where: str, state: tenacity.RetryCallState) -> None:
 
 def _errors() -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
 
-    return (BotoCoreError, ClientError)
+    return (BotoCoreError, ClientError, HTTPError)
 
 
 def _environment() -> tuple[tuple[str, str], ...]:

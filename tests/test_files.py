@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, IncompleteReadError
+from urllib3.exceptions import ProtocolError
 
 from landsweep.cluster import s3 as adapter
 from landsweep.cluster import s3_files
@@ -236,6 +237,7 @@ def client_error(status: int, code: str) -> ClientError:
         (client_error(409, "ConditionalRequestConflict"), True),
         (EndpointConnectionError(endpoint_url="http://x"), True),
         (IncompleteReadError(actual_bytes=1, expected_bytes=2), True),
+        (ProtocolError("Connection broken"), True),
         (client_error(403, "AccessDenied"), False),
         (client_error(404, "NoSuchBucket"), False),
         (client_error(412, "PreconditionFailed"), False),
