@@ -28,6 +28,8 @@ from tests import (
     evidence_measures,
     evidence_points,
     evidence_runs,
+    evidence_scale,
+    evidence_service,
     evidence_spectra,
     evidence_training,
 )
@@ -344,7 +346,9 @@ CLAIMS = {
     **claims_of("tests.evidence_classes", evidence_classes.CLAIMS),
     **claims_of("tests.evidence_training", evidence_training.CLAIMS),
     **claims_of("tests.evidence_runs", evidence_runs.CLAIMS),
+    **claims_of("tests.evidence_scale", evidence_scale.CLAIMS),
     **claims_of("tests.evidence_measures", evidence_measures.CLAIMS),
+    **claims_of("tests.evidence_service", evidence_service.CLAIMS),
     "package": Claim(
         "a module and data of one's own in a package outside the tree, swept", tests_of("tests/test_example_package.py")
     ),
