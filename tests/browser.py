@@ -6,6 +6,9 @@ import asyncio
 import json
 import subprocess
 import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,19 @@ class Seen:
 
 def visit(url: str, width: int, dark: bool = False) -> Seen:
     """Load ``url`` in a window of ``width`` CSS pixels."""
+    with _chromium() as port:
+        return asyncio.run(asyncio.wait_for(_visit(port, url, width, dark), 90))
+
+
+def shown_after(url: str, text: str, seconds: float = 60) -> float:
+    """How long after it was asked for, in seconds, the page at ``url`` shows ``text``."""
+    with _chromium() as port:
+        return asyncio.run(asyncio.wait_for(_shown_after(port, url, text), seconds))
+
+
+@contextmanager
+def _chromium() -> Iterator[int]:
+    """The port of a browser's debugging protocol."""
     assert CHROMIUM, "no chromium on this machine: install it (Debian: apt-get install chromium)"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [CHROMIUM, *QUIET, f"--user-data-dir={profile}", "--remote-debugging-port=0", "about:blank"]
@@ -34,14 +50,36 @@ def visit(url: str, width: int, dark: bool = False) -> Seen:
         try:
             assert process.stderr is not None
             line = next(line for line in process.stderr if "DevTools listening on" in line)
-            port = int(line.split("ws://127.0.0.1:")[1].split("/")[0])
-            return asyncio.run(asyncio.wait_for(_visit(port, url, width, dark), 90))
+            yield int(line.split("ws://127.0.0.1:")[1].split("/")[0])
         finally:
             process.kill()
             process.wait()
 
 
 async def _visit(port: int, url: str, width: int, dark: bool) -> Seen:
+    async with _page(port) as page:
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        await page.call("Emulation.setDeviceMetricsOverride", metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await page.call("Emulation.setEmulatedMedia", {"features": [scheme]})
+        await page.call("Page.navigate", {"url": url})
+        await page.until("Page.loadEventFired")
+        size = await page.evaluate("document.documentElement.scrollWidth")
+        return Seen(tuple(page.requests), tuple(page.complaints), int(size), width)
+
+
+async def _shown_after(port: int, url: str, text: str) -> float:
+    async with _page(port) as page:
+        started = time.monotonic()
+        await page.call("Page.navigate", {"url": url})
+        while not await page.evaluate(f"(document.body?.innerText || '').includes({json.dumps(text)})"):
+            await asyncio.sleep(0.05)
+        return time.monotonic() - started
+
+
+@asynccontextmanager
+async def _page(port: int) -> AsyncIterator[_Page]:
+    """The browser's page, which says what happens to it."""
     async with aiohttp.ClientSession() as session:
         async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
             pages = [page for page in await answer.json() if page["type"] == "page"]
@@ -49,14 +87,7 @@ async def _visit(port: int, url: str, width: int, dark: bool) -> Seen:
             page = _Page(socket)
             for domain in ("Page", "Network", "Runtime", "Log"):
                 await page.call(f"{domain}.enable")
-            metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-            await page.call("Emulation.setDeviceMetricsOverride", metrics)
-            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-            await page.call("Emulation.setEmulatedMedia", {"features": [scheme]})
-            await page.call("Page.navigate", {"url": url})
-            await page.until("Page.loadEventFired")
-            size = await page.call("Runtime.evaluate", {"expression": "document.documentElement.scrollWidth"})
-            return Seen(tuple(page.requests), tuple(page.complaints), int(size["result"]["value"]), width)
+            yield page
 
 
 class _Page:
@@ -75,6 +106,10 @@ class _Page:
             if message.get("id") == self._number:
                 assert "error" not in message, message
                 return dict(message["result"])
+
+    async def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression."""
+        return (await self.call("Runtime.evaluate", {"expression": expression}))["result"].get("value")
 
     async def until(self, event: str) -> None:
         while event not in self._events:

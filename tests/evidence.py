@@ -31,6 +31,7 @@ from tests import (
     evidence_scale,
     evidence_service,
     evidence_spectra,
+    evidence_tracking,
     evidence_training,
 )
 from tests.browser import faults
@@ -348,6 +349,7 @@ CLAIMS = {
     **claims_of("tests.evidence_runs", evidence_runs.CLAIMS),
     **claims_of("tests.evidence_scale", evidence_scale.CLAIMS),
     **claims_of("tests.evidence_measures", evidence_measures.CLAIMS),
+    **claims_of("tests.evidence_tracking", evidence_tracking.CLAIMS),
     **claims_of("tests.evidence_service", evidence_service.CLAIMS),
     "package": Claim(
         "a module and data of one's own in a package outside the tree, swept", tests_of("tests/test_example_package.py")

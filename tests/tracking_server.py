@@ -60,5 +60,5 @@ def mlflow_server(
     command = [*prefix, sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", str(folder / "artifacts"), *options]
-    with serving(command, f"{address}/health", folder, variables=variables):
+    with serving(command, f"{address}/health", folder, patience=240, variables=variables):
         yield address
