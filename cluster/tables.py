@@ -59,7 +59,10 @@ class Tables:
         """Rows of a dataset as a table. Raises StoreError naming the file that cannot be read."""
         try:
             table = data.to_table(columns=None if columns is None else list(columns), filter=filter)
-            return table.replace_schema_metadata(None)  # what it says to pandas may be anybody's
+            if b"pandas" not in (table.schema.metadata or {}):
+                return table
+            # what the files say to pandas may be anybody's
+            return table.replace_schema_metadata({"pandas": record.pandas_metadata(table.schema)})
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError) as exc:

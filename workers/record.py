@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -123,10 +123,10 @@ def schema(table: str, grid: dict[str, bool] | None = None) -> pa.Schema:
     fields = list(_TABLES[table])
     if table == "points":
         fields += [pa.field(key, _FLOAT if numeric else _STRING) for key, numeric in (grid or {}).items()]
-    return pa.schema(fields, metadata={"landsweep_schema": str(SCHEMA_VERSION), "pandas": _pandas_metadata(fields)})
+    return pa.schema(fields, metadata={"landsweep_schema": str(SCHEMA_VERSION), "pandas": pandas_metadata(fields)})
 
 
-def _pandas_metadata(fields: list[pa.Field]) -> str:
+def pandas_metadata(fields: Iterable[pa.Field]) -> str:
     """What makes ``pandas.read_parquet`` keep integers and booleans that hold nulls as Int64 and boolean."""
     nullable = {_INT: ("int64", "Int64"), _BOOL: ("bool", "boolean")}
     columns = [
