@@ -24,6 +24,8 @@ from landsweep.workers import record
 from landsweep.workers.errors import ExecutionError, RequestError, UnavailableError
 
 _VERSION_LINE = "# landsweep "
+#: Characters of a failed trial's error that the driver keeps: all of it is in the table, and there may be a million.
+MOST_SAID = 300
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Progress:
     done: int
     started: float
     kinds: Counter[str] = field(default_factory=Counter)
-    failed: list[tuple[str, str]] = field(default_factory=list)  # trial, error
+    failed: list[tuple[str, str]] = field(default_factory=list)  # trial, the last line of its error
     retried: int = 0
     running: int = 0  # batches handed out
     seconds: float = 0.0  # of the batches that are done, one after the other
@@ -172,7 +174,8 @@ def _completed(planned: Plan, completion: Completion, waiting: Waiting, progress
     if isinstance(follow, policy.FailedTrial):
         logs.event("trial failed", job.work, level=logging.ERROR, **facts)
         _stage_failed(planned, follow)
-        progress.failed.append((record.trial_id(job.work.batch.config.id, job.work.batch.seeds[0]), error))
+        said = error.strip().splitlines()[-1][:MOST_SAID]
+        progress.failed.append((record.trial_id(job.work.batch.config.id, job.work.batch.seeds[0]), said))
         progress.done += 1
         return 1
     logs.event("batch retried", job.work, level=logging.WARNING, **facts, batches=len(follow))
@@ -204,7 +207,7 @@ def _stage_failed(planned: Plan, failed: policy.FailedTrial) -> None:
 def require_success(progress: Progress) -> None:
     """Raise ExecutionError naming the failed trials, if there are any."""
     if progress.failed:
-        lines = [f"  {trial}: {error.strip().splitlines()[-1]}" for trial, error in progress.failed[:20]]
+        lines = [f"  {trial}: {error}" for trial, error in progress.failed[:20]]
         more = f"\n  … {len(progress.failed) - 20} more" if len(progress.failed) > 20 else ""
         message = f"{len(progress.failed)} trials failed (run again with --retry-failed once mended):\n"
         raise ExecutionError(message + "\n".join(lines) + more)
