@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import stat
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -74,6 +75,19 @@ def authenticate(address: str, environment: MutableMapping[str, str]) -> str | N
 def token_file(environment: Mapping[str, str]) -> Path:
     """Where Ray looks for a token that is not in the environment itself."""
     return Path(environment.get(TOKEN_PATH) or Path.home() / ".ray" / "auth_token")
+
+
+def own_token(environment: Mapping[str, str]) -> None:
+    """Have a token for a cluster of one's own on this machine, which only its owner can read from the start."""
+    if environment.get(MODE, "token").lower() == "disabled" or environment.get(TOKEN, "").strip():
+        return
+    path = token_file(environment)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        protect(path)
 
 
 def protect(path: Path) -> str | None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,21 +63,26 @@ def connect(address: str | None, data_bytes: int) -> None:
     if address:
         try:
             _reach(address)
-            ray.init(address=address, **quiet)
+            _join(address, quiet)
         except (OSError, RuntimeError, ValueError) as exc:
             message = f"--address {address}: no Ray cluster answers there ({exc}); start one or leave the address out"
             raise RequestError(message) from exc
         return
+    authentication.own_token(os.environ)  # Ray's embedded start would write one that others can read
     store = OBJECT_STORE_BYTES + 2 * data_bytes
     ray.init(address="local", num_cpus=os.cpu_count(), object_store_memory=store, include_dashboard=False, **quiet)
-    protect_token()  # Ray's embedded start writes one that others can read
 
 
-def protect_token() -> None:
-    """Keep the token that Ray made, if there is one, to its owner."""
-    path = authentication.token_file(os.environ)
-    if path.is_file() and path.stat().st_uid == os.getuid():
-        authentication.protect(path)
+def _join(address: str, quiet: Mapping[str, Any]) -> None:
+    """Join a cluster whose port answers. A head under load gives up a connection that it accepts a moment later."""
+    for pause in (2.0, 4.0, 8.0, None):
+        try:
+            load().init(address=address, **quiet)
+            return
+        except (OSError, RuntimeError):
+            if pause is None:
+                raise
+            threading.Event().wait(pause)
 
 
 def nodes() -> list[Node]:

@@ -23,6 +23,7 @@ _MODULE = """
 import json
 import os
 import resource
+import time
 from pathlib import Path
 
 import torch
@@ -55,6 +56,9 @@ def init(generator):
         raise ValueError("boom")
     if kind == "memory":
         run_out_of_memory()
+    if kind == "hangs" and not (hung := BAD.with_name("hung")).exists():
+        hung.touch()
+        time.sleep(600)
     return theta
 
 
@@ -86,7 +90,7 @@ def write_sweep(folder: Path, name: str, **changes: Any) -> dict[str, Any]:
 
 
 def spoil(sweep: dict[str, Any], culprits: dict[int, str]) -> None:
-    """Let trials of these seeds end badly: seed → killed, raised or memory."""
+    """Let trials of these seeds end badly: seed → killed, raised, memory, or hangs (once)."""
     import torch
 
     from landsweep.cluster import prepare, spec

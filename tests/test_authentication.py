@@ -81,3 +81,22 @@ def test_somebody_elses_token_that_others_can_read_is_refused(tmp_path: Path, mo
     with pytest.raises(RequestError, match="have its owner run chmod 600") as caught:
         authentication.authenticate("http://head:8265", environment)
     assert MARKER not in str(caught.value)
+
+
+def test_a_token_of_ones_own_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ray" / "token"
+    environment = {"RAY_AUTH_TOKEN_PATH": str(path)}
+    authentication.own_token(environment)
+    made = path.read_text()
+    assert len(made) == 64
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)  # as Ray would have left it
+    authentication.own_token(environment)
+    assert path.read_text() == made
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("settings", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": MARKER}])
+def test_no_token_is_made_that_nobody_reads(tmp_path: Path, settings: dict[str, str]) -> None:
+    authentication.own_token({**settings, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")})
+    assert not (tmp_path / "token").exists()

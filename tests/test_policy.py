@@ -54,6 +54,16 @@ def test_a_lost_process_gets_the_same_batch_again() -> None:
     assert [(half.attempt, half.losses) for half in halves] == [(5, 0), (5, 0)]
 
 
+def test_a_lost_node_is_no_fault_of_its_batch() -> None:
+    work = Work(batch(1, 2))
+    for count in range(1, policy.EVICTIONS + 1):
+        (work,) = policy.after_failure(work, "node", "gone", retries=0)  # type: ignore[misc]
+        assert (work.batch, work.attempt, work.losses, work.evictions) == (batch(1, 2), count + 1, 0, count)
+    follow = policy.after_failure(work, "node", "gone", retries=0)
+    assert isinstance(follow, list)
+    assert [half.batch.seeds for half in follow] == [(1,), (2,)]
+
+
 def test_without_retries_a_lost_batch_is_halved_at_once() -> None:
     follow = policy.after_failure(Work(batch(1, 2)), "lost", "killed", retries=0)
     assert follow == [Work(batch(1), 2), Work(batch(2), 2)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from landsweep.cluster import run as runs
 from landsweep.cluster import spec
 from landsweep.cluster.executors import InlineExecutor
 from landsweep.cluster.prepare import prepare
-from landsweep.cluster.ray_adapter import protect_token
 from landsweep.cluster.ray_executor import RayExecutor
 from landsweep.workers.errors import RequestError
 from tests.comparison import largest_difference, points_of
@@ -89,12 +87,3 @@ def test_a_cluster_runs_the_same_sweep(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_address_that_nobody_answers_is_one_message() -> None:
     with pytest.raises(RequestError, match=r"--address 127\.0\.0\.1:9: no Ray cluster answers there"):
         RayExecutor(1.0, 0.0, "127.0.0.1:9")
-
-
-def test_the_token_is_kept_to_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    token = tmp_path / "auth_token"
-    token.write_text("0" * 64)
-    token.chmod(0o644)  # as an embedded start leaves it
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-    protect_token()
-    assert stat.S_IMODE(token.stat().st_mode) == 0o600
