@@ -20,7 +20,8 @@ SNAPSHOTS = 25
 #: n×n matrices a row at the peak of each phase, with small Hessians (measured: 3.3, 5.1, 4.4, 5.4), and those alive
 #: while the last chunk of Hessians is made.
 _AT_START, _MINIMA, _SADDLES, _POINTS = (3.3, 2.0), (5.1, 2.0), (4.4, 2.0), (5.4, 3.0)
-_LANCZOS_BLOCK = 4
+_LANCZOS_BLOCK, _TRACE_BLOCK = 4, 30  # vectors multiplied at once, for spectra and for the trace
+_PROJECTED = 6  # k×k matrices a row beside a Lanczos basis of k vectors
 _JACOBIANS = {"jacobian_norm", "parameter_jacobian_norm", "fisher_trace"}
 #: What the trials of a batch of more than 64 may add, and how many of those there have to be.
 CHEAP, BATCHES = 32 * 2**20, 64
@@ -75,11 +76,12 @@ def _data(settings: Mapping[str, Any], known: Footprint) -> float:
 
 
 def _training(settings: Mapping[str, Any], known: Footprint, trials: int) -> float:
-    """Every trial's gradient on a minibatch, or on all samples, at once."""
+    """Gradients on a minibatch, or on all samples, a chunk at a time; θ, the optimiser's state and sums of each row."""
     size = settings["training"]["batch_size"]
     samples: int = max(1, known.samples) if size == "full" else min(size, known.samples)
+    at_once = min(trials * min(samples, known.chunk_samples), known.chunk_rows * known.chunk_samples)
     width = 0.5 if settings["training"]["dtype"] == "float32" else 1.0
-    return width * trials * (samples * known.gradient + 8 * 8 * known.dim)
+    return width * (at_once * known.gradient + 8 * 8 * known.dim * trials)
 
 
 def _trajectories(settings: Mapping[str, Any], known: Footprint, trials: int) -> float:
@@ -119,15 +121,21 @@ def _matrices(known: Footprint, rows: int, peak: float, held: float) -> float:
 
 
 def _products(settings: Mapping[str, Any], known: Footprint, rows: int) -> float:
-    """A Lanczos basis of the rows that fit a chunk, twice (as it is made, as it is kept), and a block of products."""
+    """A block of products beside the Lanczos basis of the rows that fit a chunk, or the larger block of the trace."""
     from landsweep.workers.landscape import CHUNK_BYTES
 
-    vectors = _LANCZOS_BLOCK * min(settings["measure"]["lanczos_steps"], known.dim)
+    vectors = min(_LANCZOS_BLOCK * settings["measure"]["lanczos_steps"], known.dim)
     basis = 8 * known.dim * vectors
-    chunk = min(rows, max(1, CHUNK_BYTES // basis))
-    at_once = min(chunk, max(2, known.chunk_rows // _LANCZOS_BLOCK)) * _LANCZOS_BLOCK
-    products = at_once * known.chunk_samples * known.product
-    return float(2 * chunk * basis + products + 8 * 20 * known.dim * rows)
+    chunk = max(2, min(rows, CHUNK_BYTES // basis))
+    spectrum = chunk * (basis + 8 * _PROJECTED * vectors**2) + _block(known, chunk, _LANCZOS_BLOCK)
+    return float(max(spectrum, _block(known, chunk, _TRACE_BLOCK)) + 8 * 20 * known.dim * rows)
+
+
+def _block(known: Footprint, rows: int, vectors: int) -> float:
+    """Products of the Hessian with so many ``vectors`` in ``rows``, as many at once as ``Landscape.hvp`` takes."""
+    columns = min(vectors, max(1, known.chunk_rows // 2))
+    at_once = columns * min(rows, max(2, known.chunk_rows // columns))
+    return at_once * known.chunk_samples * known.product
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,14 @@ def test_a_prediction_grows_with_what_a_batch_does() -> None:
     assert memory.batch_bytes(complete(), dataclasses.replace(KNOWN, data=10**9), 8) > 10**9
 
 
+def test_training_is_reckoned_a_chunk_at_a_time() -> None:
+    """10,000 samples, 500 at a time of 4 rows: 2 MB of gradients, in float32, however many trials there are."""
+    known = dataclasses.replace(KNOWN, dim=10, samples=10_000, chunk_rows=4, chunk_samples=500)
+    for size, trials, samples in ((5, 3, 15), (5, 1000, 2000), (150, 2, 300), ("full", 2, 1000), ("full", 64, 2000)):
+        training = complete(training={"batch_size": size})
+        assert memory._training(training, known, trials) == 0.5 * (samples * 1000.0 + 640 * trials)
+
+
 def test_no_matrices_are_reckoned_where_there_are_none() -> None:
     """n = 20,000: one whole Hessian takes 3.2 GB."""
     large = dataclasses.replace(KNOWN, dim=20_000)

@@ -33,7 +33,7 @@ class Trained:
     snapshots: Tensor  # (K, B, n) float64
     following: Tensor  # (K − 1, B, n) float64: one step after each snapshot but the last
 
-    def split(self, sizes: Sequence[int]) -> list[Trained]:
+    def split(self, sizes: list[int]) -> list[Trained]:
         """The first ``sizes[0]`` trials, those that follow, …"""
         parts = zip(
             *(torch.split(tensor, sizes) for tensor in (self.initial, self.final, self.diverged)),
