@@ -19,6 +19,7 @@ from landsweep.workers.errors import SweepFileError
 from landsweep.workers.landscape import Landscape, Supervision
 from landsweep.workers.measures import capacity, flatness, included, sensitivity
 from landsweep.workers.supervised import supervised_landscape
+from tests import models
 from tests.digits import built
 from tests.surfaces import function, normal
 
@@ -277,6 +278,26 @@ def test_the_spectral_norm_is_the_product_of_the_layers() -> None:
     np.testing.assert_allclose(capacity.spectral_norm(landscape.layers, theta, landscape).numpy(), wanted, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["deep_linear", "autoencoder", "tied autoencoder", "autoencoder without bias"])
+def test_the_layers_of_other_connected_nets_are_those_of_torch(name: str) -> None:
+    """Applied one after the other they are the torch module that has the same θ."""
+    landscape, module = models.built(name, activation="tanh"), models.module(name, "tanh").double()
+    theta = normal(1, landscape.dim)
+    models.load(module, theta[0])
+    assert landscape.layers is not None
+    matrices = [(w, b) for w, b in landscape.layers(theta[0])]
+    x = torch.randn(5, matrices[0][0].shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = x
+    for number, (w, b) in enumerate(matrices, start=1):
+        z = z @ w.mT + (0 if b is None else b)
+        z = torch.tanh(z) if name != "deep_linear" and number < len(matrices) else z
+    with torch.no_grad():
+        torch.testing.assert_close(z, module(x.view(5, *models.SHAPES[name])).flatten(1), rtol=1e-12, atol=1e-12)
+    assert float(capacity.spectral_norm(landscape.layers, theta, landscape)) == pytest.approx(
+        math.prod(np.linalg.norm(w.numpy(), 2) for w, _ in matrices), rel=1e-12
+    )
+
+
 def test_the_output_moves_no_more_than_the_spectral_norm_allows() -> None:
     landscape = built(MLP)
     known, theta = supervision(landscape), normal(3, landscape.dim, scale=0.3)
@@ -315,7 +336,7 @@ def test_every_measure_fills_columns_of_the_table() -> None:
     schema = record.schema("points")
     assert all(schema.field(name).type == "double" for name in columns)
     assert all(bool(torch.isfinite(values).all()) for values in columns.values())
-    assert len(columns) == 13
+    assert len(columns) == 14
 
 
 def test_the_settings_name_every_measure() -> None:

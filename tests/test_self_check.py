@@ -96,6 +96,8 @@ def test_searches_that_keep_hessians_are_refused_without_them(method: str) -> No
         mode.check(settings("lanczos", method), 50, 10**9)
     with pytest.raises(LandscapeError, match=r"search\.saddles\.connections"):
         mode.check(settings("lanczos", connections=True), 50, 10**9)
+    with pytest.raises(LandscapeError, match=r"measure\.spectrum: .*one parameter; allowed: auto or dense"):
+        mode.check(settings("lanczos"), 1, 10**9)
 
 
 def test_dense_spectra_of_20000_parameters_are_refused_at_plan(tmp_path: Path) -> None:

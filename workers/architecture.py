@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -9,6 +10,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from landsweep.workers.activations import activation
+from landsweep.workers.landscape import Layers
 from landsweep.workers.models.initialisation import Block
 from landsweep.workers.models.network import Network, Weights
 
@@ -33,6 +35,16 @@ def dense(weights: Weights, inputs: Tensor, depth: int, name: str) -> tuple[Tens
             before.append(outputs)
             outputs = function(outputs)
     return outputs, before
+
+
+def layers_of(split: Callable[[Tensor], Weights], depth: int) -> Layers:
+    """The layers of a fully connected net whose tensors are W_1, b_1, …, as measures of its weights take them."""
+
+    def layers(theta: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+        weights = split(theta)
+        return [(weights[f"W{layer}"], weights.get(f"b{layer}")) for layer in range(1, depth + 1)]
+
+    return layers
 
 
 @dataclass(frozen=True)

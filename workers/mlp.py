@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from landsweep.workers.activations import ACTIVATIONS, KINKED
-from landsweep.workers.architecture import Architecture
+from landsweep.workers.architecture import Architecture, layers_of
 from landsweep.workers.data import Dataset
-from landsweep.workers.landscape import CHUNK_BYTES, Field, Landscape, Layers
+from landsweep.workers.landscape import CHUNK_BYTES, Field, Landscape
 from landsweep.workers.mlp_hessian import MlpHessian
 from landsweep.workers.models import symmetries
 from landsweep.workers.models.landscapes import model_landscape
@@ -69,14 +69,6 @@ def _of_weights(whole: Architecture, hessian: Callable[[Tensor], Tensor]) -> Cal
     return evaluate
 
 
-def _layers(network: Architecture) -> Layers:
-    def layers(theta: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-        weights = network.split(theta)
-        return [(weights[f"W{layer}"], weights.get(f"b{layer}")) for layer in range(1, network.depth + 1)]
-
-    return layers
-
-
 def mlp(
     dataset: Dataset,
     *,
@@ -95,6 +87,6 @@ def mlp(
         "mlp", network, (inputs, labels), (dataset.test_inputs.flatten(1), dataset.test_labels),
         loss=loss, weight_decay=weight_decay, initialisation=initialisation, init_scale=init_scale,
         symmetries=[] if weight_decay > 0 else _symmetries(network, inputs, loss),
-        layers=_layers(network),
+        layers=layers_of(network.split, network.depth),
         **_closed(network, inputs, labels, loss, weight_decay),
     )  # fmt: skip

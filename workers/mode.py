@@ -46,6 +46,9 @@ def check(settings: Mapping[str, Any], dim: int, available: int) -> str | None:
             message = f"measure.spectrum: {needed}, and {available / 1e9:.1f} GB are there"
             raise LandscapeError(f"{message}; allowed: auto or lanczos, which take products with the Hessian only")
         return None
+    if dim == 1:
+        message = "measure.spectrum: lanczos takes both ends of a spectrum, and there is one parameter"
+        raise LandscapeError(f"{message}; allowed: auto or dense")
     if saddles is not None and saddles["method"] in DENSE_METHODS:
         message = f"search.saddles.method: {saddles['method']} keeps whole Hessians, and spectra are by Lanczos here"
         raise LandscapeError(f"{message}; allowed: auto, saddle_dynamics, newton_mr or gradient_norm")

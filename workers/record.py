@@ -59,7 +59,10 @@ _POINTS = [
     *_fields("eig_min eig_max trace trace_error frobenius zero_tolerance eig_error", _FLOAT),
     *_fields("spectrum", _FLOATS),
     *_fields("sharpness sharpness_filter jacobian_norm test_jacobian_norm", _FLOAT),
-    *_fields("parameter_jacobian_norm test_parameter_jacobian_norm fisher_trace path_norm spectral_norm", _FLOAT),
+    *_fields(
+        "parameter_jacobian_norm test_parameter_jacobian_norm fisher_trace test_fisher_trace path_norm spectral_norm",
+        _FLOAT,
+    ),
     *_fields("margin margin_quantile test_margin_quantile margin_normalised", _FLOAT),
     *_fields("param_norm init_distance kink_distance", _FLOAT),
     *_fields("escape_time escape_time_predicted", _FLOAT),

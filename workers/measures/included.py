@@ -41,7 +41,10 @@ def _parameter_jacobian_norm(landscape: Landscape, thetas: Tensor, keys: Tensor)
 
 def _fisher_trace(landscape: Landscape, thetas: Tensor, keys: Tensor) -> Measured:
     known = landscape.supervision
-    return {} if known is None else {"fisher_trace": fisher_trace(known, thetas, known.train[0])}
+    return {} if known is None else {
+        "fisher_trace": fisher_trace(known, thetas, known.train[0]),
+        "test_fisher_trace": fisher_trace(known, thetas, known.test[0]),
+    }  # fmt: skip
 
 
 def _path_norm(landscape: Landscape, thetas: Tensor, keys: Tensor) -> Measured:

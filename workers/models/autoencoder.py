@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from landsweep.workers.activations import KINKED, LINEAR
-from landsweep.workers.architecture import dense, dense_blocks
+from landsweep.workers.architecture import dense, dense_blocks, layers_of
 from landsweep.workers.data import Dataset
 from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.models import symmetries
@@ -134,4 +134,5 @@ def autoencoder(
         "autoencoder", network, (inputs, inputs), (test_inputs, test_inputs),
         loss=loss, weight_decay=weight_decay, initialisation=initialisation, init_scale=init_scale,
         symmetries=_symmetries(network, inputs, weight_decay),
+        layers=layers_of(lambda theta: network.complete(network.split(theta)), 2 * network.depth),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from landsweep.workers.activations import LINEAR
-from landsweep.workers.architecture import Architecture
+from landsweep.workers.architecture import Architecture, layers_of
 from landsweep.workers.data import Dataset
 from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.models import symmetries
@@ -77,5 +77,5 @@ def deep_linear(
         loss=loss, weight_decay=weight_decay, initialisation=initialisation, init_scale=init_scale,
         symmetries=_symmetries(network, inputs, weight_decay),
         closed_hessian=hessian, hessian_bytes=products.hessian_bytes, hessian_lipschitz=products.lipschitz,
-        global_minimum=lowest(products) if weight_decay == 0 else None,
+        global_minimum=lowest(products) if weight_decay == 0 else None, layers=layers_of(network.split, network.depth),
     )  # fmt: skip
