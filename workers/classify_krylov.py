@@ -155,11 +155,11 @@ class _Found:
 
     def _ends(self) -> _Ends:
         dim, ends = self.theta.shape[1], _wanted(self.theta.shape[1])
+        estimate = trace(self.apply, dim, self.keys, PRODUCTS)  # before there is a basis to hold
         ritz = lanczos(
             self.apply, dim, self.keys, self.steps, lowest=EXTREMES, highest=EXTREMES, tolerance=TOLERANCE,
         )  # fmt: skip
         values = torch.cat([ritz.values[:, :ends], _last(ritz.values, ritz.count, ends)], 1)
-        estimate = trace(self.apply, dim, self.keys, PRODUCTS)
         error = torch.maximum(ritz.lowest_error, ritz.highest_error)
         return _Ends(ritz.norm, values, error, ritz.vectors(1, 0).squeeze(2), estimate.value, estimate.error)
 

@@ -19,6 +19,7 @@ class Decomposition:
     """AQ = QT + VR with [Q V] orthonormal: Q has the columns that exist, V is the next block."""
 
     basis: Tensor  # (B, k, n) the rows are Q's columns; zero where the space is exhausted
+    whole: Tensor  # (B, steps·b, n) the same, and zeros for the steps not taken yet
     projected: Tensor  # (B, k, k) T as computed, not symmetrised
     coupling: Tensor  # (B, b, b) R
     count: Tensor  # (B,) columns of Q that exist
@@ -68,7 +69,7 @@ def decompositions(
         vectors, coupling = _next_block(image, basis[:, :ahead], fixed, cutoff, exist, keys, step + 1)
         count = size.clamp_max(ahead)
         yield Decomposition(
-            basis[:rows, :ahead], projected[:rows, :ahead, :ahead], coupling[:rows], count[:rows],
+            basis[:rows, :ahead], basis[:rows], projected[:rows, :ahead, :ahead], coupling[:rows], count[:rows],
             (count == size)[:rows], finite[:rows], step + 1,
         )  # fmt: skip
         if step + 1 < steps:

@@ -61,6 +61,7 @@ def inertia(
         if bool(done.all()):
             break
         span = torch.cat([span, _vectors(ritz, below & ~done.unsqueeze(1))], 2)
+        del ritz  # its basis would be kept beside the next round's
     return _counted(apply, span, zero, remaining, positive, norm)
 
 

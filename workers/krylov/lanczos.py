@@ -25,7 +25,7 @@ class Ritz:
     steps: Tensor  # (B,) block steps taken
     converged: Tensor  # (B,) bool: the wanted extremes' errors met the tolerance, or the space was exhausted
     exhausted: Tensor  # (B,) bool: all eigenvalues of the (deflated) operator are among the Ritz values
-    basis: Tensor  # (B, k, n) Lanczos vectors as rows
+    basis: Tensor  # (B, k, n) Lanczos vectors as rows, zero for steps not taken: early rows do not depend on late ones
     coefficients: Tensor  # (B, k, k) v = basisᵀ·column
     block: int  # b
 
@@ -113,7 +113,7 @@ def lanczos(
         done |= new
         if bool(done.all()):
             break
-    return Ritz(values, residuals, errors, count, taken, converged, exhausted, _full(now, steps), coefficients, block)
+    return Ritz(values, residuals, errors, count, taken, converged, exhausted, now.whole, coefficients, block)
 
 
 def ritz_pairs(now: Decomposition, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -172,13 +172,6 @@ def _met(values: Tensor, errors: Tensor, now: Decomposition, lowest: int, highes
     worst = torch.where(wanted, errors, 0.0).amax(1)
     enough = torch.nan_to_num(values).abs().amax(1) * tolerance
     return now.exhausted | ((worst <= enough) & (now.count >= lowest + highest))
-
-
-def _full(now: Decomposition, steps: int) -> Tensor:
-    """The basis with zeros for the steps not taken: results of early rows do not depend on late ones' shapes."""
-    rows, width, dim = now.basis.shape
-    missing = steps * width // now.steps - width
-    return torch.cat([now.basis, now.basis.new_zeros(rows, missing, dim)], 1) if missing else now.basis
 
 
 def _at(values: Tensor, position: Tensor) -> Tensor:
