@@ -24,6 +24,7 @@ from landsweep.workers.record import CRITICAL_KINDS
 from tests import (
     disturbed,
     evidence_analysis,
+    evidence_checks,
     evidence_classes,
     evidence_measures,
     evidence_points,
@@ -346,6 +347,7 @@ CLAIMS = {
     **claims_of("tests.evidence_spectra", evidence_spectra.CLAIMS),
     **claims_of("tests.evidence_classes", evidence_classes.CLAIMS),
     **claims_of("tests.evidence_training", evidence_training.CLAIMS),
+    **claims_of("tests.evidence_checks", evidence_checks.CLAIMS),
     **claims_of("tests.evidence_runs", evidence_runs.CLAIMS),
     **claims_of("tests.evidence_scale", evidence_scale.CLAIMS),
     **claims_of("tests.evidence_measures", evidence_measures.CLAIMS),
