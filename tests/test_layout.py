@@ -230,8 +230,8 @@ def _unsafe(call: ast.Call) -> str:
     """What is unsafe about a call, or nothing."""
     function = ast.unparse(call.func)
     keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-    if function == "torch.load":
-        return "torch.load unpickles"
+    if function == "torch.load" or function.endswith(("read_pickle", "deserialize_pandas")):
+        return f"{function} unpickles"
     if keywords.get("allow_pickle", "False") != "False":
         return "allow_pickle"
     if function in (
@@ -253,6 +253,7 @@ def _unsafe(call: ast.Call) -> str:
     ("code", "unsafe"),
     [
         ("torch.load(p)", True),
+        ("pd.read_pickle(p)", True),
         ("np.load(p, allow_pickle=True)", True),
         ("np.load(p, allow_pickle=False)", False),
         ("yaml.load(t)", True),
