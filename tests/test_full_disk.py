@@ -11,8 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import landsweep
 from landsweep.cli import app
