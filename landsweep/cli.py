@@ -688,6 +688,8 @@ def ui(
     from landsweep.cluster import tracking
 
     uri = tracking_uri or tracking.default_uri(store)
+    if uri == tracking.OFF:
+        raise RequestError(f"{store}: a store on S3 keeps no tracking data; name the server's with --tracking-uri")
     if uri.startswith("sqlite:") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise RequestError(f"{uri}: no tracking data there; run a sweep with this store first")
     raise typer.Exit(subprocess.call(tracking.ui_command(uri, host, port)))  # noqa: S603  (arguments of our own)

@@ -32,6 +32,7 @@ from tests import (
     evidence_scale,
     evidence_service,
     evidence_spectra,
+    evidence_storage,
     evidence_tracking,
     evidence_training,
 )
@@ -349,6 +350,19 @@ CLAIMS = {
     **claims_of("tests.evidence_training", evidence_training.CLAIMS),
     **claims_of("tests.evidence_checks", evidence_checks.CLAIMS),
     **claims_of("tests.evidence_runs", evidence_runs.CLAIMS),
+    **claims_of("tests.evidence_storage", evidence_storage.CLAIMS),
+    "storage": Claim(
+        "local and S3 files keep one contract, S3 also through a proxy that breaks requests; gc keeps what is named",
+        tests_of("tests/test_files.py", "tests/test_garbage.py"),
+    ),
+    "hostile": Claim(
+        "hostile names, links, entries of 1 GB, poisoned tables and parameters: one error; nothing is unpickled",
+        tests_of("tests/test_hostile_store.py", "tests/test_layout.py", "-k", "not wheel and not install"),
+    ),
+    "full_disk": Claim(
+        "a full disk: exit 1 with one message, nothing half-seen, the next run has the undisturbed points",
+        tests_of("tests/test_full_disk.py"),
+    ),
     **claims_of("tests.evidence_scale", evidence_scale.CLAIMS),
     **claims_of("tests.evidence_measures", evidence_measures.CLAIMS),
     **claims_of("tests.evidence_tracking", evidence_tracking.CLAIMS),
