@@ -116,7 +116,7 @@ class Follower:
         if not new:
             return
         points = self._rows("points", tracked.POINT_COLUMNS, new)
-        trials = self._rows("trials", tracked.TRIAL_COLUMNS, new) if self._sweep.per_trial else self._no_trials()
+        trials = self._rows("trials", tracked.TRIAL_COLUMNS, new)
         for run in tracked.configuration_runs(self._sweep, new, points, trials, artifacts):
             self._spool.hold(time.time())
             server.send(run)
@@ -134,10 +134,6 @@ class Follower:
     def _rows(self, table: str, columns: Sequence[str], configs: Sequence[str]) -> Any:
         wanted = pa.compute.field("config").isin(list(configs))
         return self._store.table(table, list(columns), wanted).to_pandas()
-
-    @staticmethod
-    def _no_trials() -> Any:
-        return pa.table({name: pa.array([], pa.string()) for name in tracked.TRIAL_COLUMNS}).to_pandas()
 
 
 def _artifacts(folder: Path) -> dict[str, Artifacts]:

@@ -117,8 +117,9 @@ def configuration_runs(
 
     ``points`` has POINT_COLUMNS and ``trials`` TRIAL_COLUMNS of these configurations.
     """
-    aggregates, points_of = _aggregates(points), dict(iter(points.groupby("config")))
-    trials_of = dict(iter(_latest(trials).groupby("config"))) if sweep.per_trial else {}
+    last = _latest(trials)
+    aggregates, points_of = _aggregates(points, last), dict(iter(points.groupby("config")))
+    trials_of = dict(iter(last.groupby("config"))) if sweep.per_trial else {}
     runs = []
     for config in configs:
         values = sweep.grids[config]
@@ -152,9 +153,14 @@ def _trial_runs(
     return runs
 
 
-def _aggregates(points: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Configuration → its points by kind, and statistics of its minima at the end of training."""
-    found: dict[str, dict[str, Any]] = {}
+def _aggregates(points: pd.DataFrame, trials: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Configuration → its trials, its points by kind, and statistics of its minima at the end of training."""
+    ends = trials.assign(failed=trials["status"] == "failed").groupby("config")
+    sums = ends.agg(trials=("trial", "size"), failed=("failed", "sum"), final_objective=("final_objective", "mean"))
+    found: dict[str, dict[str, Any]] = {
+        config: {"trials": row.trials, "failed": row.failed, "final_objective.mean": row.final_objective}
+        for config, row in zip(sums.index, sums.itertuples(index=False), strict=True)
+    }
     counts = points.groupby(["config", "kind"]).size().reset_index(name="count")
     for config, kind, count in counts.itertuples(index=False):
         found.setdefault(config, {})[f"kind.{kind}"] = count

@@ -34,10 +34,10 @@ def visit(url: str, width: int, dark: bool = False) -> Seen:
         return asyncio.run(asyncio.wait_for(_visit(port, url, width, dark), 90))
 
 
-def shown_after(url: str, text: str, seconds: float = 60) -> float:
-    """How long after it was asked for, in seconds, the page at ``url`` shows ``text``."""
+def shown_after(url: str, pattern: str, seconds: float = 60) -> float:
+    """How long after it was asked for, in seconds, the page at ``url`` shows a text that ``pattern`` is found in."""
     with _chromium() as port:
-        return asyncio.run(asyncio.wait_for(_shown_after(port, url, text), seconds))
+        return asyncio.run(asyncio.wait_for(_shown_after(port, url, pattern), seconds))
 
 
 @contextmanager
@@ -68,11 +68,11 @@ async def _visit(port: int, url: str, width: int, dark: bool) -> Seen:
         return Seen(tuple(page.requests), tuple(page.complaints), int(size), width)
 
 
-async def _shown_after(port: int, url: str, text: str) -> float:
+async def _shown_after(port: int, url: str, pattern: str) -> float:
     async with _page(port) as page:
         started = time.monotonic()
         await page.call("Page.navigate", {"url": url})
-        while not await page.evaluate(f"(document.body?.innerText || '').includes({json.dumps(text)})"):
+        while not await page.evaluate(f"RegExp({json.dumps(pattern)}).test(document.body?.innerText || '')"):
             await asyncio.sleep(0.05)
         return time.monotonic() - started
 

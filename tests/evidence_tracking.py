@@ -29,6 +29,7 @@ CONFIGURATIONS = 500
 STEPS = 6000  # of a training, which makes a sweep of about ten minutes
 MOST_ADDED = 0.02  # of the sweep's wall time
 MOST_SECONDS = 5.0  # that the runs page may take
+SHOWN = "[1-9][0-9]* matching runs"
 ORDER = (False, True, True, False)  # with tracking?
 
 
@@ -99,8 +100,8 @@ def tracking_postgres() -> Measured:
                 found[tracked].append(took(folder / str(number), server if tracked else "none"))
             runs = configurations(server)
             page = f"{server}/#/experiments/1/runs"
-            opened = shown_after(page, "matching runs")
-            sorted_ = shown_after(f"{page}?orderByKey=metrics.%60objective.mean%60&orderByAsc=true", "matching runs")
+            opened = shown_after(page, SHOWN)
+            sorted_ = shown_after(f"{page}?orderByKey=metrics.%60final_objective.mean%60&orderByAsc=true", SHOWN)
     wall = {tracked: statistics.mean(one.wall for one in ones) for tracked, ones in found.items()}
     cpu = {tracked: statistics.mean(one.cpu for one in ones) for tracked, ones in found.items()}
     spread = max(abs(ones[0].wall - ones[1].wall) / wall[tracked] for tracked, ones in found.items())

@@ -125,6 +125,9 @@ def test_the_tree_of_runs(sweep: dict[str, Any], tmp_path: Path) -> None:
         assert child.data.metrics["objective.mean"] == pytest.approx(sum(objectives) / 2)
         assert child.data.metrics["objective.min"] == min(objectives)
         assert child.data.metrics["kind.minimum"] == 2
+        assert (child.data.metrics["trials"], child.data.metrics["failed"]) == (3, 1)
+        finals = [run.data.metrics["final_objective"] for run in done]
+        assert child.data.metrics["final_objective.mean"] == pytest.approx(sum(finals) / 2)
         assert {run.data.tags["kind"] for run in done} == {"minimum"}
         (failed,) = [run for run in mine if run.data.tags["status"] == "failed"]
         assert (failed.info.status, failed.data.params["seed"]) == ("FAILED", "1")
