@@ -65,13 +65,14 @@ def s3_store() -> Measured:
         for seed in range(RUNS):
             with broken_server(seed) as proxy:
                 ended = _run(folder, "s3://results/runs")
-                faults += [f"exit {ended.code}: {ended.output[-500:]}"] if ended.code else []
+                if ended.code:
+                    faults.append(f"exit {ended.code}: {ended.output[-500:]}")
+                    continue
                 remote, broken = _tables("s3://results/runs/toy"), damaged(SweepStore("s3://results/runs/toy"))[1]
                 gaps = [largest_difference(remote[table], local[table]) for table in TABLES]
-                faults += [f"tables differ: {gaps}"] if max(gaps) > 0 else []
-                faults += broken
+                faults += [*broken, *([f"tables differ: {gaps}"] if max(gaps) > 0 else [])]
                 met.update(proxy.met)
-    share = 1 - met["none"] / met.total()
+    share = 1 - met["none"] / max(met.total(), 1)
     text = f"{RUNS} runs of {len(local['trials'])} trials, {met.total()} requests, {share:.0%} of them broken "
     return text + f"({dict(met)}); {len(faults)} faults {faults}", not faults and share > 0.1
 
