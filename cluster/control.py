@@ -1,13 +1,27 @@
-"""What a running sweep is asked to do: a flag in its store, which the driver polls."""
+"""What a driver is told: by who submitted it, in its environment; while it runs, by a flag in the store."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from landsweep.cluster.store import SweepStore
+from landsweep.workers import record
+from landsweep.workers.errors import RequestError
 
 STOP = "control/stop"
 #: The environment variable that holds a submitted job's id, where the driver is one.
 JOB = "LANDSWEEP_JOB"
+#: And the one that says which landsweep submitted it.
+VERSION = "LANDSWEEP_VERSION"
 POLL_SECONDS = 2.0
+
+
+def check_submitter(environment: Mapping[str, str]) -> None:
+    """Refuse to drive what another version submitted: its file and its numbers may mean something else."""
+    submitter = environment.get(VERSION, record.VERSION)
+    if submitter != record.VERSION:
+        found = f"landsweep {submitter} submitted this, and the cluster has {record.VERSION}"
+        raise RequestError(f"{found}; install one version on both sides")
 
 
 def request_stop(store: SweepStore, job: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from landsweep.cluster import shipping
-from landsweep.cluster.control import JOB, request_stop
+from landsweep.cluster.control import JOB, VERSION, request_stop
 from landsweep.cluster.files import absolute, is_remote
 from landsweep.cluster.ray_adapter import JobClient, JobExists, JobRecord
 from landsweep.cluster.spec import Sweep
@@ -23,8 +23,8 @@ from landsweep.workers.errors import RequestError
 
 #: What a job says of itself, in Ray's metadata.
 SWEEP, STORE, CONTENT = "landsweep.sweep", "landsweep.store", "landsweep.content"
-#: The environment variable by which the driver learns which landsweep submitted it.
-VERSION = "LANDSWEEP_VERSION"
+#: How long Ray lets a cancelled driver gather what is staged, instead of 3 s.
+_PATIENCE = {"RAY_JOB_STOP_WAIT_TIME_S": "30"}
 PROBE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 
@@ -69,7 +69,7 @@ def submit(client: JobClient, sweep: Sweep, retry_failed: bool = False) -> Submi
         if not is_remote(store):
             _check_shared(client, Path(store))
         try:
-            client.submit(job, entrypoint, folder, {VERSION: record.VERSION, JOB: job}, metadata)
+            client.submit(job, entrypoint, folder, {VERSION: record.VERSION, JOB: job, **_PATIENCE}, metadata)
         except JobExists:  # somebody else was first
             return _found(client.job(job), content)
     return Submission(job, True)

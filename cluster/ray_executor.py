@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from landsweep.cluster import pool, ray_adapter
-from landsweep.cluster.execute import Job, Summary, execute
+from landsweep.cluster.execute import Job, Summary
 from landsweep.cluster.executors import Completion
 from landsweep.cluster.files import TEMPORARY, is_remote
 from landsweep.cluster.policy import cost
 from landsweep.cluster.ray_adapter import killed_for_memory
+from landsweep.cluster.ray_worker import Hello, Worker
 from landsweep.workers import record
 from landsweep.workers.errors import ExecutionError, RequestError
 from landsweep.workers.samples import Samples
@@ -48,14 +49,6 @@ class _Run:
     @property
     def batch(self) -> str:
         return self.job.work.batch.id
-
-
-@dataclass(frozen=True)
-class _Hello:
-    """What a worker says before it gets work."""
-
-    version: str
-    sees_store: bool
 
 
 class RayExecutor:
@@ -118,7 +111,7 @@ class RayExecutor:
             self._look(now)
         references = [*self._running, *self._starting]
         if not references:
-            threading.Event().wait(timeout if self._waiting else 0)
+            threading.Event().wait(timeout)
             return []
         self._ray.wait(references, num_returns=1, timeout=timeout)
         ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
@@ -166,7 +159,7 @@ class RayExecutor:
 
     def _start(self, node: str) -> None:
         options = {"num_cpus": self._shape.num_cpus, "num_gpus": self._shape.num_gpus, "max_concurrency": 1}
-        actor = self._ray.remote(**options)(_Worker).options(scheduling_strategy=ray_adapter.on_node(node)).remote()
+        actor = self._ray.remote(**options)(Worker).options(scheduling_strategy=ray_adapter.on_node(node)).remote()
         probe = None if self._probe is None else str(self._probe)
         self._starting[actor.hello.remote(probe)] = _Member(actor, node, self._nodes[node].host)
 
@@ -174,7 +167,7 @@ class RayExecutor:
         """A worker came up, or did not."""
         member = self._starting.pop(reference)
         try:
-            hello: _Hello = self._ray.get(reference)
+            hello: Hello = self._ray.get(reference)
         except self._ray.exceptions.RayError as exc:
             self._failed_starts += 1
             if self._failed_starts >= FAILED_STARTS:
@@ -305,14 +298,3 @@ def _probe(store: Path) -> Path:
     probe.parent.mkdir(parents=True, exist_ok=True)
     probe.touch()
     return probe
-
-
-class _Worker:
-    """The actor."""
-
-    def hello(self, probe: str | None) -> _Hello:
-        return _Hello(record.VERSION, probe is None or Path(probe).exists())
-
-    def run(self, job: Job, samples: Samples | None) -> Summary:
-        folders = tuple(str(Path(folder).resolve()) for folder in job.code)
-        return execute(replace(job, samples=samples, code=folders))

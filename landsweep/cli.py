@@ -130,13 +130,14 @@ def run(
 ) -> None:
     """Run a sweep to completion, then its verdict, report and tracking. Running it again does only what is new."""
     from landsweep.cluster import prepare, spec
+    from landsweep.cluster.control import check_submitter
 
     if address and address.startswith(("http://", "https://")):
         raise RequestError(
             f"--address: found {address!r}, the address that jobs are submitted to; "
             "`run` takes ray://HOST:10001, HOST:6379 or auto; hand the sweep over with `landsweep submit`"
         )
-    _check_submitter()
+    check_submitter(os.environ)
     sweep = _load(file, store, tracking_uri, set_)
     for warning in spec.warnings(sweep):
         _complain(f"warning: {warning}")
@@ -333,17 +334,6 @@ def _trials_for_margin(planned: Plan) -> int | None:
 
 
 # --- jobs of a cluster ---------------------------------------------------------------------------------------
-
-
-def _check_submitter() -> None:
-    """Refuse to drive what another version submitted: its file and its numbers may mean something else."""
-    from landsweep.cluster.jobs import VERSION
-    from landsweep.workers import record
-
-    submitter = os.environ.get(VERSION, record.VERSION)
-    if submitter != record.VERSION:
-        found = f"landsweep {submitter} submitted this, and the cluster has {record.VERSION}"
-        raise RequestError(f"{found}; install one version on both sides")
 
 
 def _client(address: str | None) -> JobClient:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import landsweep
 from landsweep.cluster import control, job_report, jobs, shipping, spec
 from landsweep.cluster.code import code_hash
 from landsweep.cluster.ray_adapter import JobExists, JobRecord
@@ -136,7 +137,7 @@ def test_what_travels_is_source_and_the_sweep(tmp_path: Path) -> None:
     assert sorted(client.files) == sorted(
         ["sweep.yaml", *(f"code/0-code/{name}" for name in (module, "credentials.py", "table.csv"))]
     )
-    assert client.environment.keys() == {jobs.VERSION, control.JOB}
+    assert client.environment.keys() == {control.VERSION, control.JOB, "RAY_JOB_STOP_WAIT_TIME_S"}
 
 
 def test_the_shipped_sweep_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +237,13 @@ def test_the_flag_is_looked_at_now_and_then(tmp_path: Path) -> None:
     assert not flag.poll(100.0 + 0.9 * control.POLL_SECONDS)
     assert flag.poll(100.0 + control.POLL_SECONDS)
     assert flag.poll(100.0)
+
+
+def test_a_driver_of_another_version_refuses() -> None:
+    control.check_submitter({})
+    control.check_submitter({control.VERSION: landsweep.__version__})
+    with pytest.raises(RequestError, match=r"landsweep 0\.0\.1 submitted this"):
+        control.check_submitter({control.VERSION: "0.0.1"})
 
 
 def test_what_has_not_begun_is_cancelled_and_what_has_ended_left_alone() -> None:
