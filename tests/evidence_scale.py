@@ -42,7 +42,8 @@ class Seen:
     seconds: float = 0.0  # of the whole process
     commits: float = 0.0  # seconds until the last segment was done
     first_bytes: int = 0  # resident, of the driver alone, at the first segment
-    most_bytes: int = 0
+    most_bytes: int = 0  # until the last segment
+    end_bytes: int = 0  # at most after it, while verdict and report are made of all points
     most_staged: int = 0
 
 
@@ -62,6 +63,7 @@ def driven(command: list[str], folder: Path, sweep: Path, log: Path) -> Seen:
             segments = len(list((sweep / "log").glob("*.done")))
             if segments > done:
                 done, seen.commits = segments, time.monotonic() - begun
+                seen.most_bytes, seen.end_bytes = max(seen.most_bytes, seen.end_bytes), 0
     seen.code, seen.seconds = process.returncode, time.monotonic() - begun
     return seen
 
@@ -70,7 +72,7 @@ def _look(seen: Seen, driver: psutil.Process, sweep: Path) -> None:
     resident = driver.memory_info().rss
     if seen.commits and not seen.first_bytes:
         seen.first_bytes = resident
-    seen.most_bytes = max(seen.most_bytes, resident)
+    seen.end_bytes = max(seen.end_bytes, resident)
     seen.most_staged = max(seen.most_staged, _count(sweep / "staged"))
 
 
@@ -108,7 +110,8 @@ def million() -> Measured:
         f"{rate:,.0f} trials/s from the start of the process to the last commit ({seen.commits:.0f} s; with verdict "
     )
     text += f"and report {seen.seconds:.0f} s); driver {seen.first_bytes / 2**20:.0f} MiB at the first segment, "
-    text += f"{seen.most_bytes / 2**20:.0f} MiB at most; at most {seen.most_staged} batches staged; resume decided in "
+    text += f"{seen.most_bytes / 2**20:.0f} MiB at most until the last commit, {seen.end_bytes / 2**20:.0f} MiB for "
+    text += f"verdict and report of all points; at most {seen.most_staged} batches staged; resume decided in "
     text += f"{resume:.1f} s ({resumed.seconds:.1f} s with the start of Python), {left} left; files: "
     text += ", ".join(f"{count} {table}" for table, count in files.items())
     text += f"; every trial once in every table: {rows}"
