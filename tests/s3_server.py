@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +28,28 @@ def binary() -> str | None:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
-    """The endpoint of a server that keeps its files in ``folder``; it is stopped by its process id."""
+def s3_server(folder: Path, ports: Sequence[int] = ()) -> Iterator[str]:
+    """The endpoint of a server that keeps its files in ``folder``; it is killed by its process id.
+
+    One that is started again in its folder, on the same eight ``ports``, has what it had.
+    """
     program = binary()
     assert program is not None
     names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"]
-    ports = dict(zip([*names, "s3.port", "s3.port.grpc"], _free_ports(8), strict=True))
+    chosen = dict(zip([*names, "s3.port", "s3.port.grpc"], ports or free_ports(8), strict=True))
     keys = {"accessKey": ENVIRONMENT["AWS_ACCESS_KEY_ID"], "secretKey": ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     config = folder / "keys.json"
     config.write_text(json.dumps({"identities": [{"name": "tests", "credentials": [keys], "actions": actions}]}))
-    options = [f"-{name}={port}" for name, port in ports.items()]
+    options = [f"-{name}={port}" for name, port in chosen.items()]
     options += [f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", f"-s3.config={config}"]
     options += ["-volume.max=10", "-master.volumeSizeLimitMB=64"]
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             [program, "-logtostderr=true", "server", *options], stdout=log, stderr=log, cwd=folder
         )
         try:
-            endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+            endpoint = f"http://127.0.0.1:{chosen['s3.port']}"
             _await(endpoint, process, folder / "log")
             yield endpoint
         finally:
@@ -66,7 +69,8 @@ def client(endpoint: str) -> Any:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
@@ -85,7 +89,8 @@ def _await(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
     while time.monotonic() < deadline and process.poll() is None:
         try:
             s3 = client(endpoint)
-            s3.create_bucket(Bucket="ready")
+            with suppress(s3.exceptions.BucketAlreadyExists, s3.exceptions.BucketAlreadyOwnedByYou):
+                s3.create_bucket(Bucket="ready")
             s3.put_object(Bucket="ready", Key="ready", Body=b"")
             return
         except (BotoCoreError, ClientError):

@@ -18,7 +18,7 @@ from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.deployment import COMPOSE, INFRA, SECRET, compose, values
-from tests.s3_server import _free_ports, binary
+from tests.s3_server import binary, free_ports
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
 SCRIPT = INFRA / "compose/make_secrets.py"
@@ -120,7 +120,7 @@ def endpoint(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     program, data = binary(), tmp_path_factory.mktemp("data")
     assert program is not None
     names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"]
-    ports = dict(zip([*names, "s3.port", "s3.port.grpc"], _free_ports(8), strict=True))
+    ports = dict(zip([*names, "s3.port", "s3.port.grpc"], free_ports(8), strict=True))
     command = [part.replace("/run/secrets", str(secrets)) for part in SERVICES["s3"]["command"]]
     command = [part.replace("-dir=/data", f"-dir={data}") for part in command]
     command += [f"-{name}={port}" for name, port in ports.items()]
