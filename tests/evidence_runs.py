@@ -45,7 +45,7 @@ def whole_grid() -> Measured:
     for fault in faults:
         print(f"    {fault}", flush=True)
     text = f"{len(cells) - len(faults)} of {len(cells)} cells (model × loss × optimiser × dtype × batch size × "
-    text += "activation) train batched; largest ‖g − g′‖/max(1, ‖g′‖) of a trial's gradient, g′ of one net in torch: "
+    text += "activation) train batched; largest ‖g − g′‖/‖g′‖ of a gradient that is taken, g′ of one net in torch: "
     return text + ", ".join(f"{dtype} {error:.1e}" for dtype, error in worst.items()), not faults
 
 
