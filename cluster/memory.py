@@ -134,8 +134,8 @@ def _products(settings: Mapping[str, Any], known: Footprint, rows: int) -> float
 def _block(known: Footprint, rows: int, vectors: int) -> float:
     """Products of the Hessian with so many ``vectors`` in ``rows``, as many at once as ``Landscape.hvp`` takes."""
     columns = min(vectors, max(1, known.chunk_rows // 2))
-    at_once = columns * min(rows, max(2, known.chunk_rows // columns))
-    return at_once * known.chunk_samples * known.product
+    at_once = min(rows, max(2, known.chunk_rows // columns))
+    return at_once * known.chunk_samples * (known.product + (columns - 1) * known.vector)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from landsweep.cluster.policy import FailedTrial, Work
 from landsweep.cluster.prepare import prepare
 from landsweep.workers.errors import LandscapeError, SweepFileError
 from landsweep.workers.footprint import Allocated, Footprint, measured
-from landsweep.workers.landscape import Landscape
 from tests.digits import built
 from tests.memory_probe import ROOT, probed, sweep_of
 from tests.surfaces import function
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 MIB = 2**20
 MLP = {"name": "mlp", "data": "digits", "hidden": [5], "train_size": 200, "weight_decay": 1e-3}
-KNOWN = Footprint(100, 0, 0, 1000.0, 1000.0, 1e6, 10, 100, 1)
+KNOWN = Footprint(100, 0, 0, 1000.0, 1000.0, 1000.0, 1e6, 10, 100, 1)
 
 
 def complete(**sections: Any) -> dict[str, Any]:
@@ -65,6 +64,7 @@ def test_a_footprint_is_that_of_an_evaluation_on_all_samples() -> None:
     for evaluate, a_sample in (
         (lambda: landscape.value_and_gradient(theta), known.gradient),
         (lambda: landscape.hvp(theta, theta.unsqueeze(2)), known.product),
+        (lambda: landscape.hvp(theta, theta.unsqueeze(2).repeat(1, 1, 9)), known.product + 8 * known.vector),
     ):
         with Allocated() as allocated:
             evaluate()
@@ -338,6 +338,7 @@ def test_a_landscape_without_forward_mode_is_reckoned_by_its_gradient() -> None:
             (x,) = ctx.saved_tensors
             return 2 * x * slope
 
-    landscape: Landscape = function(lambda theta: Squared.apply(theta).sum())
+    smooth = function(lambda theta: (theta * theta).sum())
+    landscape = dataclasses.replace(smooth, loss=lambda theta: Squared.apply(theta).sum())
     known = measured(landscape)
-    assert known.product == 4 * known.gradient > 0
+    assert known.product == known.vector == 4 * known.gradient > 0

@@ -18,6 +18,7 @@ from landsweep.workers.landscape import Landscape, Scalar
 from landsweep.workers.models.columns import ColumnHessian
 
 SAMPLES = 256  # at most, on which evaluations are traced: fewer, and what is held of n would hide what is of samples
+VECTORS = 5  # with which the products of one row are traced together
 PRODUCT = 4.0  # what a product with the Hessian holds at most of most models, in gradients
 
 
@@ -53,6 +54,7 @@ class Footprint:
     data: int  # the tensors of training and test set
     gradient: float  # one row's value and gradient, a sample; of the whole objective where there are no samples
     product: float  # one row's product of the Hessian with one vector, likewise
+    vector: float  # what each more vector adds to it
     hessian: float  # one row's temporaries of a whole Hessian
     hessian_rows: int  # rows that one chunk of Hessians takes
     chunk_rows: int  # rows that one chunk of other evaluations takes
@@ -63,9 +65,10 @@ def measured(landscape: Landscape) -> Footprint:
     """The footprint of ``landscape``, traced on at most 256 samples and two rows: quick however large the data are."""
     gradient = _a_sample(landscape, grad)
     try:
-        product = _a_sample(landscape, _product)
+        product, several = (_a_sample(landscape, _products(vectors)) for vectors in (1, VECTORS))
+        vector = max(0.0, (several - product) / (VECTORS - 1))
     except (RuntimeError, NotImplementedError):  # no forward mode: a closed form has to do, its gradient a measure
-        product = PRODUCT * gradient
+        product = vector = PRODUCT * gradient
     known = landscape.supervision
     splits = (known.train, known.test) if known else ()
     samples = max(1, min(landscape.samples, landscape.chunk_samples))
@@ -75,6 +78,7 @@ def measured(landscape: Landscape) -> Footprint:
         data=sum(tensor.nbytes for split in splits for tensor in split),
         gradient=gradient,
         product=product,
+        vector=vector,
         hessian=_hessian(landscape, product * samples),
         hessian_rows=landscape.hessian_rows,
         chunk_rows=landscape.chunk_rows,
@@ -92,8 +96,16 @@ def _hessian(landscape: Landscape, product: float) -> float:
     return columns * product + 8 * landscape.dim**2
 
 
-def _product(loss: Scalar) -> Scalar:
-    return lambda theta: jvp(grad(loss), (theta,), (torch.ones_like(theta),))[1]
+def _products(vectors: int) -> Callable[[Scalar], Scalar]:
+    """Those of the Hessian with so many vectors, as ``Landscape.hvp`` takes them."""
+
+    def products(loss: Scalar) -> Scalar:
+        def one(theta: Tensor, vector: Tensor) -> Tensor:
+            return jvp(grad(loss), (theta,), (vector,))[1]  # type: ignore[no-any-return]
+
+        return lambda theta: vmap(one, (None, 0))(theta, theta.new_ones(vectors, 1) * theta)
+
+    return products
 
 
 def _a_sample(landscape: Landscape, derivative: Callable[[Scalar], Scalar]) -> float:
