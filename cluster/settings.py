@@ -209,7 +209,8 @@ class Resources(Section):
     num_cpus: NonNegative = Field(default=1.0, description="CPUs a batch, ≥ 0")
     num_gpus: NonNegative = Field(default=0.0, description="GPUs a batch, ≥ 0; may be a fraction")
     batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto", description='trials a batch, or "auto": as many as memory is predicted to hold, at most 64'
+        default="auto",
+        description='trials a batch, or "auto": as many as memory is predicted to hold, at most 64, or 1024 cheap ones',
     )
     memory: Bytes = Field(
         default=2 * 2**30,

@@ -28,9 +28,9 @@ from tests.noop import noop_sweep
 TRIALS, TASKS = 131_072, 2_000
 
 
-def landsweep_rate(folder: Path) -> float:
-    """Trials a second, from the end of the first batch to the last commit."""
-    planned = prepare(spec.validate(noop_sweep(folder, TRIALS), "noop"))
+def landsweep_rate(folder: Path, name: str) -> float:
+    """Trials a second of a sweep ``name``, from the end of the first batch to the last commit."""
+    planned = prepare(spec.validate(noop_sweep(folder, TRIALS, name=name), "noop"))
     first: list[tuple[float, int]] = []
 
     def report(progress: Progress) -> None:
@@ -72,10 +72,13 @@ def _task_rate(folder: Path) -> float:
 def measured(repetitions: int) -> list[tuple[float, float]]:
     """Pairs (landsweep, tasks) of trials a second, one after the other."""
     pairs = []
-    for _ in range(repetitions):
-        with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
-            pairs.append((landsweep_rate(Path(ours)), task_rate(Path(theirs))))
-        print(f"landsweep {pairs[-1][0]:,.0f} trials/s, one task a trial {pairs[-1][1]:,.0f}/s", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number in range(repetitions):
+            tasks = folder / f"tasks-{number}"
+            tasks.mkdir()
+            pairs.append((landsweep_rate(folder, f"noop-{number}"), task_rate(tasks)))
+            print(f"landsweep {pairs[-1][0]:,.0f} trials/s, one task a trial {pairs[-1][1]:,.0f}/s", flush=True)
     return pairs
 
 
