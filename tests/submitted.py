@@ -146,7 +146,7 @@ class Clients:
             found = self.status()
             if found is not None and reached(found):
                 return found
-            assert found is None or found["state"] != "FAILED", found
+            assert found is None or found["state"] != "FAILED", self.run("logs").stdout[-3000:]
             pause.wait(0.3)
         raise AssertionError(f"not within {seconds:.0f} s; last: {found}")
 
