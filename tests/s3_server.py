@@ -44,6 +44,7 @@ def s3_server(folder: Path, ports: Sequence[int] = ()) -> Iterator[str]:
     options = [f"-{name}={port}" for name, port in chosen.items()]
     options += [f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", f"-s3.config={config}"]
     options += ["-volume.max=10", "-master.volumeSizeLimitMB=64"]
+    options += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # fixed ports: only one server at a time could have them
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             [program, "-logtostderr=true", "server", *options], stdout=log, stderr=log, cwd=folder
