@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from landsweep.cluster.execute import Job, Summary, execute
@@ -20,6 +20,14 @@ class Completion:
     exhausted: bool = False  # it was lost for want of memory
     evicted: bool = False  # it was lost with its node
     host: str | None = None  # where it ran
+
+    def parts(self) -> list[Completion]:
+        """One for each batch of the job; itself where the program that they share failed."""
+        if not self.job.mates or self.summary is None or not self.summary.others:
+            return [self]
+        summaries = (self.summary, *self.summary.others)
+        jobs = (replace(self.job, work=work, mates=()) for work in self.job.works)
+        return [replace(self, job=job, summary=one) for job, one in zip(jobs, summaries, strict=True)]
 
     @property
     def failure(self) -> FailureKind:

@@ -103,6 +103,17 @@ class Batches:
         return (batch for part in self.parts for batch in part.batches(self.size))
 
 
+def program_key(configuration: Configuration) -> str | None:
+    """Equal for configurations whose trials may train as one tensor program; None where training begins in another
+    sweep."""
+    from landsweep.workers.training_starts import program
+
+    if configuration.origin:
+        return None
+    parts = program(configuration.settings)
+    return record.content_hash({"program": parts, "code": configuration.code, "data": configuration.data})
+
+
 def plan_batches(
     sweep_seeds: Seeds, configurations: Iterable[Configuration], done: Mapping[str, Spans], size: int
 ) -> Batches:

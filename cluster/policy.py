@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -66,6 +66,34 @@ def longest_first(batches: Batches, tried: Mapping[str, int]) -> Iterator[Work]:
     for part in parts:
         for batch in part.batches(batches.size):
             yield Work(batch, 1 + _tried(batch, tried))
+
+
+def together(
+    works: Iterator[Work], program: Callable[[Configuration], str | None], most: int
+) -> Iterator[tuple[Work, ...]]:
+    """``works`` in their order, those that follow one another and train by one ``program`` (None: by no other's) put
+    together, up to ``most`` trials."""
+    mates: tuple[Work, ...] = ()
+    shared: str | None = None
+    for work in works:
+        trials = sum(len(mate.batch.seeds) for mate in (*mates, work))
+        own = program(work.batch.config) if len(work.batch.seeds) <= most // 2 else None
+        if mates and (own is None or own != shared or trials > most):
+            yield mates
+            mates = ()
+        mates, shared = (*mates, work), own
+    if mates:
+        yield mates
+
+
+def trials_together(size: int, left: int, workers: int) -> int:
+    """How many trials may train as one program: as many as a batch may have, and no more than leave each of the
+    ``workers`` two programs of the ``left`` trials.
+
+    >>> trials_together(64, 128, 2), trials_together(64, 10_000, 2)
+    (32, 64)
+    """
+    return min(size, left // in_flight(workers))
 
 
 def _of_one_cost(left: Left, size: int) -> Iterator[Left]:

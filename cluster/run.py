@@ -8,7 +8,7 @@ import socket
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from landsweep.cluster import checkpoints, commit, logs, plan, policy, yaml_reader
@@ -48,9 +48,10 @@ Callback = Callable[[Progress], None]
 
 
 class Waiting:
-    """Work that is to be handed out: what is tried again before what is planned, of which one is made at a time."""
+    """Work that is to be handed out, by program: what is tried again, alone, before what is planned, of which one is
+    made at a time."""
 
-    def __init__(self, planned: Iterator[policy.Work]) -> None:
+    def __init__(self, planned: Iterator[tuple[policy.Work, ...]]) -> None:
         self._planned = planned
         self._next = next(planned, None)
         self._again: deque[policy.Work] = deque()
@@ -58,13 +59,13 @@ class Waiting:
     def __bool__(self) -> bool:
         return self._next is not None or bool(self._again)
 
-    def take(self) -> policy.Work:
+    def take(self) -> tuple[policy.Work, ...]:
         """The next; there has to be one."""
         if self._again:
-            return self._again.popleft()
+            return (self._again.popleft(),)
         assert self._next is not None
-        work, self._next = self._next, next(self._planned, None)
-        return work
+        works, self._next = self._next, next(self._planned, None)
+        return works
 
     def again(self, works: Sequence[policy.Work]) -> None:
         self._again.extendleft(reversed(works))
@@ -106,22 +107,25 @@ def _register(planned: Plan) -> None:
 
 
 def _drive(planned: Plan, make: Callable[[], Executor], progress: Progress, report: Callback) -> None:
-    waiting = Waiting(policy.longest_first(planned.batches, planned.tried))
     flag = StopFlag(planned.store, os.environ.get(JOB, ""))
     executor = make()
     out, rows, oldest = 0, 0, time.monotonic()
     try:
+        most = policy.trials_together(planned.batches.size, planned.left, executor.workers)
+        ordered = policy.longest_first(planned.batches, planned.tried)
+        waiting = Waiting(policy.together(ordered, plan.program_key, most))
         report(progress)
         while out or (waiting and not progress.stopped):
             while waiting and not progress.stopped and out < policy.in_flight(executor.workers):
-                work = waiting.take()
-                executor.submit(_job(planned, work))
-                logs.event("batch handed out", work)
+                works = waiting.take()
+                executor.submit(_job(planned, *works))
+                for work in works:
+                    logs.event("batch handed out", work)
                 out += 1
             for completion in executor.wait(timeout=1.0):
                 out -= 1
                 oldest = time.monotonic() if rows == 0 else oldest
-                rows += _completed(planned, completion, waiting, progress)
+                rows += sum(_completed(planned, part, waiting, progress) for part in completion.parts())
             progress.running = out
             report(progress)
             now = time.monotonic()
@@ -135,7 +139,7 @@ def _drive(planned: Plan, make: Callable[[], Executor], progress: Progress, repo
         executor.close()
 
 
-def _job(planned: Plan, work: policy.Work) -> Job:
+def _job(planned: Plan, work: policy.Work, *mates: policy.Work) -> Job:
     sweep = planned.sweep
     resources = sweep.resources
     return Job(
@@ -146,10 +150,11 @@ def _job(planned: Plan, work: policy.Work) -> Job:
         code=importable(sweep),
         threads=max(1, int(resources.num_cpus)),
         gpu=resources.num_gpus > 0,
-        timeout=resources.timeout,
+        timeout=None if resources.timeout is None else resources.timeout * (1 + len(mates)),
         samples=planned.data.samples(work.batch.config.settings["landscape"]),
         checkpoint=resources.checkpoint,
         theta=planned.origins.theta(work.batch.config.settings["training"], work.batch.seeds),
+        mates=mates,
     )
 
 
@@ -169,6 +174,11 @@ def _completed(planned: Plan, completion: Completion, waiting: Waiting, progress
         logs.event("batch done", job.work, node=node, seconds=summary.seconds, rows=summary.rows)
         return summary.rows
     error = completion.lost or (summary.error if summary else None) or "unknown"
+    if job.mates:  # whoever is to blame: each is tried alone
+        logs.event("shared training failed", job.work, level=logging.WARNING, error=error[-logs.MOST_ERROR :])
+        waiting.again([replace(work, attempt=work.attempt + 1) for work in job.works])
+        progress.retried += len(job.works)
+        return 0
     follow = policy.after_failure(job.work, completion.failure, error, planned.sweep.resources.retries)
     facts = {"node": completion.host, "failure": completion.failure, "error": error[-logs.MOST_ERROR :]}
     if isinstance(follow, policy.FailedTrial):
