@@ -1,0 +1,1 @@
+"""Sweeps on a real cluster while processes, servers and disks fail by a seeded schedule: ``python -m tests.chaos``."""
