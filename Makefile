@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv run test check evidence clean
+.PHONY: venv run test check evidence chaos clean
 
 venv: $(STAMP)
 
@@ -26,6 +26,9 @@ check: venv
 
 evidence: venv
 	$(BIN)/python -m tests.evidence
+
+chaos: venv
+	$(BIN)/python -m tests.chaos
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.__main__ import RUNS
+from tests.chaos.campaign import RUNS
 from tests.chaos.runs import Tables, run, undisturbed
 from tests.chaos.schedule import FAULTS, Schedule, schedule
 from tests.chaos.world import World, world
