@@ -80,6 +80,7 @@ def _join(address: str, quiet: Mapping[str, Any]) -> None:
             load().init(address=address, **quiet)
             return
         except (OSError, RuntimeError):
+            load().shutdown()
             if pause is None:
                 raise
             threading.Event().wait(pause)

@@ -50,6 +50,11 @@ class _Run:
     def batch(self) -> str:
         return self.job.work.batch.id
 
+    @property
+    def cost(self) -> float:
+        """Of all batches that train as the job's program."""
+        return sum(cost(work.batch) for work in self.job.works)
+
 
 class RayExecutor:
     """One actor per slot of ``num_cpus``/``num_gpus`` on each node, at most ``most``. What a dead actor ran is reported
@@ -228,7 +233,7 @@ class RayExecutor:
         if self._waiting or not self._idle:
             return
         once = [
-            pool.Running(run.batch, run.job.work.batch.config.id, cost(run.job.work.batch), run.started)
+            pool.Running(run.batch, run.job.work.batch.config.id, run.cost, run.started)
             for run in runs
             if run.batch not in twice
         ]
@@ -247,7 +252,7 @@ class RayExecutor:
         except self._ray.exceptions.RayError as exc:
             return self._lost(run, exc)
         seconds = time.monotonic() - run.started
-        self._ended[run.job.work.batch.config.id].append(seconds / cost(run.job.work.batch))
+        self._ended[run.job.work.batch.config.id].append(seconds / run.cost)
         self._note(run.member.node, run.batch, died=False)
         if run.member.node in self._usable:
             self._idle.append(run.member)

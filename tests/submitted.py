@@ -139,7 +139,7 @@ class Clients:
         ended = self.run("status", "--json")
         return json.loads(ended.stdout) if ended.stdout.startswith("{") else None
 
-    def until(self, reached: Callable[[dict[str, Any]], bool], seconds: float = 240) -> dict[str, Any]:
+    def until(self, reached: Callable[[dict[str, Any]], bool], seconds: float = 600) -> dict[str, Any]:
         """The first status that is so."""
         end, pause = time.monotonic() + seconds, threading.Event()
         while time.monotonic() < end:
