@@ -247,7 +247,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({**KRYLOV, "search": {"saddles": {"connections": True}}}, "search.saddles.connections", "needs whole Hessians"),
     *[({"measure": {"spectrum": "lanczos", key: [name]}}, f"measure.{key}", "needs eigenvectors")
       for key, name in (("include", "escape_time"), ("trajectory", "alignment"))],
-    ({"landscape": {"name": "himmelblau"}, "training": {"batch_size": 8}}, "training.batch_size", "no training examples"),
+    ({"landscape": {"name": "himmelblau"}, "training": {"batch_size": 8}},
+     "training.batch_size", "no training examples"),
     ({"landscape": {"name": "himmelblau"}, "resources": {"num_gpus": 1}}, "resources.num_gpus", "computed on the CPU"),
     *[({"landscape": {"name": "himmelblau"}, "measure": {"include": [name]}}, "measure.include", "outputs on samples")
       for name in OF_A_MODEL],
