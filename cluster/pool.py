@@ -12,6 +12,7 @@ QUARANTINE_SECONDS = 300.0  # the first time; each further time twice as long
 STRAGGLER_FACTOR = 2.0  # times what batches like it take
 STRAGGLER_SECONDS = 10.0  # nothing that is younger is a straggler
 STRAGGLER_LIKE = 3  # batches that have to have ended before there is a "like it"
+STRAGGLER_RECENT = 1000  # batches of a configuration that are remembered, the last ones: its median costs a sort
 MOST_REQUESTED = 1000  # workers that the autoscaler is asked for
 
 
@@ -105,13 +106,13 @@ def stragglers(running: Iterable[Running], ended: Mapping[str, Sequence[float]],
     have, those of all count. A batch that runs twice already is not asked about again.
     """
     late = []
-    everything = [seconds for like in ended.values() for seconds in like]
+    middle = {like: median(known) for like, known in ended.items() if len(known) >= STRAGGLER_LIKE}
+    running = list(running)
+    alone = any(one.like not in middle for one in running)
+    everything = [seconds for known in ended.values() for seconds in known] if alone else []
+    of_all = median(everything) if len(everything) >= STRAGGLER_LIKE else float("inf")
     for one in running:
-        known = ended.get(one.like, ())
-        known = known if len(known) >= STRAGGLER_LIKE else everything
-        if len(known) < STRAGGLER_LIKE:
-            continue
-        elapsed, usual = now - one.started, median(known) * one.cost
+        elapsed, usual = now - one.started, middle.get(one.like, of_all) * one.cost
         if elapsed > max(STRAGGLER_SECONDS, STRAGGLER_FACTOR * usual):
             late.append((elapsed / max(usual, 1e-9), one.batch))
     return [batch for _, batch in sorted(late, reverse=True)]

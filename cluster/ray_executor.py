@@ -80,7 +80,9 @@ class RayExecutor:
         self._running: dict[Any, _Run] = {}  # reference → job on a worker
         self._waiting: deque[Job] = deque()
         self._data: dict[str, Any] = {}  # checksum of a data set → its reference in the object store
-        self._ended: dict[str, list[float]] = defaultdict(list)  # configuration → seconds a unit of cost
+        self._ended: dict[str, deque[float]] = defaultdict(  # configuration → seconds a unit of cost
+            lambda: deque(maxlen=pool.STRAGGLER_RECENT)
+        )
         self._looked = self._had_room = time.monotonic()
         self._failed_starts = self._requested = 0
         self._shipped = ray_adapter.shipped_folder()
