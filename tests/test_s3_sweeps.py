@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import uuid
@@ -188,3 +189,24 @@ def test_drivers_at_once_commit_each_trial_once(proxy: FaultProxy) -> None:
     plain = pd.read_parquet(f"{uri}/points", columns=["point"])["point"]
     assert not plain.duplicated().any() and len(plain) == 2 * len(found)
     assert damaged(store)[1] == []
+
+
+def test_a_batch_is_gathered_at_any_moment_of_a_read(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the reader's first request is answered, or the second, …: it sees each trial once."""
+    answered = proxy.fault
+    for moment in itertools.count(1):
+        uri, requests = f"s3://results/{uuid.uuid4().hex}/toy", itertools.count(1)
+        fabricated.stage(SweepStore(uri), "shared", [0, 1, 2])
+
+        def fault(method: str, uri: str = uri, requests: Iterator[int] = requests, moment: int = moment) -> str | None:
+            if next(requests) == moment:
+                commit.gather(SweepStore(uri))
+            return answered(method)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(proxy, "fault", fault)
+            seeds = SweepStore(uri).table("points", ["seed"]).column("seed").to_pylist()
+        assert sorted(seeds) == [0, 0, 1, 1, 2, 2], moment
+        if next(requests) <= moment:  # it was done before
+            break
+    assert moment > 4

@@ -92,13 +92,14 @@ def opened(uri: str) -> Read:
             if not before and not store.exists():
                 return None
             sweep = landsweep.open(uri)
-            trials, points = sweep.trials(), sweep.points()
+            rows, trials, points = store.table("trials", ["trial", "attempt"]), sweep.trials(), sweep.points()
         except UnavailableError:  # the server is away, and the message says so
             return None
         gone = before.difference(trials["trial"])
         before.update(trials["trial"])
         bare = set(trials.loc[trials["status"] != "failed", "trial"]).difference(points["trial"])
-        twice = int(trials.duplicated("trial").sum()) + int(points["point"].duplicated().sum())
+        doubled = rows.to_pandas().duplicated().sum()  # `trials()` takes the last attempt of each
+        twice = int(doubled + trials.duplicated("trial").sum() + points["point"].duplicated().sum())
         return _wrong(twice, "trials or points", gone) or (f"{len(bare)} trials have no point" if bare else None)
 
     return read
