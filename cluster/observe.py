@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -40,11 +41,21 @@ class Observer:
         """Tell the last state, however the run ended."""
         last = self._last
         if last is None:
+            self._correct()
             return
         state = "done" if last.done == last.total else "stopped" if last.stopped else "interrupted"
         found = self._status(last, state, self._clock())
         self._show(found)
         self._tell(found)
+
+    def _correct(self) -> None:
+        """Nothing was left to run: the driver that did the last of it may have been killed, its word being that it
+        runs."""
+        planned = self._planned
+        with contextlib.suppress(LandsweepError, OSError):
+            before = status.written(planned.store)
+            if before is not None and before.state == "running" and planned.done == planned.total:
+                self._tell(self._status(Progress(planned.total, planned.done, 0.0), "done", self._clock()))
 
     def _status(self, progress: Progress, state: str, now: float) -> Status:
         new = progress.failed[self._named :]

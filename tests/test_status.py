@@ -155,6 +155,20 @@ def test_a_reader_knows_a_driver_that_is_gone(tmp_path: Path) -> None:
     assert status.current(store, 0.0).state == "idle"
 
 
+def test_a_run_with_nothing_to_do_corrects_a_killed_driver(tmp_path: Path) -> None:
+    """Killed when all was done, before it said so: its last word is that it runs."""
+    content = small_sweep(tmp_path)
+    seen, _ = observed(content, [1000.0])
+    store = SweepStore(tmp_path / "runs/toy")
+    observed(content, [2000.0])
+    assert status.written(store) == seen[-1]  # nothing to correct
+    status.write(store, next(one for one in seen if one.done == 4))
+    observed(content, [3000.0])
+    found = status.current(store, 3001.0)
+    assert (found.state, found.done, found.left, found.failed) == ("done", 8, 0, 0)
+    assert found.work_seconds == pytest.approx(seen[-1].work_seconds)
+
+
 def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
     content = small_sweep(tmp_path)
     planned = prepare.prepare(spec.validate(content, "x"))
