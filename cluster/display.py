@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from landsweep.cluster.printable import printable
 from landsweep.cluster.status import Status
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def line(status: Status) -> str:
         parts.append(f"about {duration(status.eta_seconds)} left")
     if status.cost is not None:
         parts.append(f"cost {status.cost:.2f}")
-    return ", ".join(parts)
+    return printable(", ".join(parts))
 
 
 def _failures(status: Status) -> str:
@@ -84,7 +85,7 @@ def panel(status: Status) -> Group:
         table = Table("node", "trials a second", box=None, pad_edge=False)
         busiest = sorted(status.nodes.items(), key=lambda node: -node[1])
         for name, rate in busiest[:MOST_NODES]:
-            table.add_row(name, f"{rate:.3g}")
+            table.add_row(Text(printable(name)), f"{rate:.3g}")
         parts.append(table)
         if len(busiest) > MOST_NODES:
             parts.append(Text(f"… {len(busiest) - MOST_NODES} more nodes"))

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from landsweep.cluster.policy import Work
+from landsweep.cluster.printable import printable
 from landsweep.workers.record import trial_id
 
 _LOGGER = logging.getLogger("landsweep.events")
@@ -23,7 +24,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         head = {"time": time, "level": record.levelname.lower(), "event": record.getMessage()}
-        return json.dumps(head | getattr(record, "facts", {}), ensure_ascii=False, default=str)
+        return printable(json.dumps(head | getattr(record, "facts", {}), ensure_ascii=False, default=str))
 
 
 def to_json() -> None:

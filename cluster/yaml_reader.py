@@ -2,8 +2,8 @@
 
 The YAML 1.2 core scalars (``1e-8`` is a number, ``no`` is text, ``010`` is ten), and nothing that builds an object:
 nodes are turned into dict, list, str, int, float, bool and None here, no constructor of the library runs. Refused:
-duplicate keys, tags, keys that are not text, more than ``MAX_BYTES``, ``MAX_DEPTH`` or, aliases expanded,
-``MAX_NODES``.
+duplicate keys, tags, keys that are not text, text with control characters, integers of more than ``MAX_DIGITS``, and
+more than ``MAX_BYTES``, ``MAX_DEPTH`` or, aliases expanded, ``MAX_NODES``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 
 import yaml
 
+from landsweep.cluster.printable import UNPRINTABLE
 from landsweep.workers.errors import SweepFileError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 64
 MAX_NODES = 250_000
+MAX_DIGITS = 300  # of an integer: what a float64 may have
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = (
@@ -132,7 +134,7 @@ class _Builder:
             if key_node.tag != _TAG + "str":
                 text = f"found the key {key_node.value!r:.60}; allowed: keys that are text (quote it)"
                 raise self._refuse(path, key_node, text)
-            key = key_node.value
+            key = self._text(key_node, path)
             inside = f"{path}.{key}" if path else key
             if key in result:
                 raise self._refuse(inside, key_node, "found this key twice; allowed: once: remove one of the two")
@@ -140,11 +142,24 @@ class _Builder:
         return result
 
     def _scalar(self, tag: str, node: yaml.ScalarNode, path: str) -> Any:
-        text: str = node.value
+        text = self._text(node, path)
+        if tag == "int" and len(text) > MAX_DIGITS:
+            raise self._refuse(
+                path, node, f"found {len(text):,} digits; allowed: at most {MAX_DIGITS}: round the number"
+            )
         try:
             return _convert(tag, text)
         except ValueError:
             raise self._refuse(path, node, f"found {text!r:.60} under the tag {node.tag!r}; drop the tag") from None
+
+    def _text(self, node: yaml.ScalarNode, path: str) -> str:
+        """A scalar's text. Names, paths and grid values end up on terminals and in file names."""
+        text: str = node.value
+        wrong = UNPRINTABLE.search(text)
+        if wrong:
+            found = f"found the control character U+{ord(wrong[0]):04X} in {text!r:.60}; allowed: printable text"
+            raise self._refuse(path, node, f"{found}: remove it")
+        return text
 
     def _refuse(self, path: str, node: yaml.Node, text: str) -> SweepFileError:
         return SweepFileError(f"{self.where}: {path or 'the file'} (line {node.start_mark.line + 1}): {text}")

@@ -92,15 +92,22 @@ def command(name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R
     return decorate
 
 
+def _say(text: str, err: bool = False, nl: bool = True) -> None:
+    """Print. Names, paths and errors may be anybody's: what a terminal would obey is written out."""
+    from landsweep.cluster.printable import printable
+
+    typer.echo(printable(text), err=err, nl=nl)
+
+
 def _complain(message: str) -> None:
-    typer.echo(f"landsweep: {message}", err=True)
+    _say(f"landsweep: {message}", err=True)
 
 
 def _version(asked: bool) -> None:
     if asked:
         from landsweep import __version__
 
-        typer.echo(f"landsweep {__version__}")
+        _say(f"landsweep {__version__}")
         raise typer.Exit(0)
 
 
@@ -145,7 +152,7 @@ def run(
     for note in planned.notes:
         _complain(f"note: {note}")
     if not planned.batches:
-        typer.echo(f"{sweep.name}: all {planned.total} trials are done; no batch to run")
+        _say(f"{sweep.name}: all {planned.total} trials are done; no batch to run")
     with _tracked(planned) as tracker:
         _run(planned, address, tracker, log_format)
 
@@ -172,7 +179,7 @@ def _run(planned: Plan, address: str | None, tracker: Tracker | None, log_format
     sweep, progress = planned.sweep, _execute(planned, address, log_format)
     if progress.stopped:
         left = planned.total - progress.done
-        typer.echo(f"{sweep.name}: stopped as asked; {progress.done} trials are committed, {left} left: run it again")
+        _say(f"{sweep.name}: stopped as asked; {progress.done} trials are committed, {left} left: run it again")
         runs.require_success(progress)
         return
     _conclude(planned, tracker)
@@ -239,7 +246,7 @@ def _shown(planned: Plan, log_format: LogFormat) -> Iterator[Show]:
     if not planned.batches or log_format is LogFormat.json:
         yield lambda status: None
         return
-    typer.echo(
+    _say(
         f"{planned.sweep.name}: {len(planned.configurations)} configurations, {planned.total} trials, "
         f"{planned.done} done; {len(planned.batches)} batches of at most {planned.size} trials to run"
     )
@@ -257,8 +264,8 @@ def _conclude(planned: Plan, tracker: Tracker | None) -> None:
     conclusion = Conclusion(planned)
     summary = conclusion.known_summary()
     if summary is not None and not planned.batches:
-        typer.echo(summary)
-        typer.echo(f"report: {conclusion.report_path}")
+        _say(summary)
+        _say(f"report: {conclusion.report_path}")
         return
     from landsweep.analysis import sweep as results
 
@@ -269,8 +276,8 @@ def _conclude(planned: Plan, tracker: Tracker | None) -> None:
 
     report = report_bytes(sweep, answer, points, trials)
     conclusion.store(answer.as_dict(), answer.summary(), report)
-    typer.echo(answer.summary())
-    typer.echo(f"report: {conclusion.report_path}")
+    _say(answer.summary())
+    _say(f"report: {conclusion.report_path}")
     figures = configuration_figures(points, answer.metric) if tracker and conclusion.wants_figures else {}
     failure = conclusion.track(tracker, figures)
     if failure:
@@ -307,7 +314,7 @@ def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json =
         "trials_for_margin": _trials_for_margin(planned),
     }
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        _say(json.dumps(facts, indent=2))
         return
     if planned.batch_bytes is not None:
         allowed = f"predicted, {sweep.resources.memory / 2**20:,.0f} MiB allowed"
@@ -317,7 +324,7 @@ def plan(file: SweepFile, store: Store = None, set_: Set = None, as_json: Json =
     width = max(map(len, facts))
     for key, value in facts.items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
-        typer.echo(f"{key.replace('_', ' '):{width}}  {text}")
+        _say(f"{key.replace('_', ' '):{width}}  {text}")
 
 
 _SUPPOSED = "80 % power, if the metric's standard deviation is the margin and half the minima are local"
@@ -366,9 +373,9 @@ def submit(
     if found.note:
         _complain(f"note: {found.note}")
     if as_json:
-        typer.echo(json.dumps({"id": found.id, "new": found.new, "note": found.note}, indent=2))
+        _say(json.dumps({"id": found.id, "new": found.new, "note": found.note}, indent=2))
         return
-    typer.echo(found.id if found.new else f"{found.id} is live already")
+    _say(found.id if found.new else f"{found.id} is live already")
 
 
 @command()
@@ -380,10 +387,10 @@ def status(id: JobId = None, address: Address = None, as_json: Json = False) -> 
 
     facts = job_report.facts(jobs.find(_client(address), id), time.time())
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        _say(json.dumps(facts, indent=2))
     else:
         for line in job_report.lines(facts):
-            typer.echo(line)
+            _say(line)
     raise typer.Exit(facts["exit_code"])
 
 
@@ -401,12 +408,12 @@ def logs(
     client = _client(address)
     job = jobs.find(client, id)
     if not follow:
-        typer.echo(client.logs(job.id), nl=False)
+        _say(client.logs(job.id), nl=False)
         return
 
     async def tail() -> None:
         async for text in client.follow(job.id):
-            typer.echo(text, nl=False)
+            _say(text, nl=False)
 
     asyncio.run(tail())
 
@@ -417,7 +424,7 @@ def stop(id: JobId = None, address: Address = None) -> None:
     from landsweep.cluster import jobs
 
     client = _client(address)
-    typer.echo(jobs.stop(client, jobs.find(client, id)))
+    _say(jobs.stop(client, jobs.find(client, id)))
 
 
 @command()
@@ -426,7 +433,7 @@ def cancel(id: JobId = None, address: Address = None) -> None:
     from landsweep.cluster import jobs
 
     client = _client(address)
-    typer.echo(jobs.cancel(client, jobs.find(client, id)))
+    _say(jobs.cancel(client, jobs.find(client, id)))
 
 
 # --- reading -------------------------------------------------------------------------------------------------
@@ -450,14 +457,14 @@ def list_(
 
     rows = sweeps(store)
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        _say(json.dumps(rows, indent=2))
         return
     if not rows:
-        typer.echo(f"no sweeps in {store}")
+        _say(f"no sweeps in {store}")
     for row in rows:
         failed = f", {row['failed']} failed" if row["failed"] else ""
         where = f"{row['configurations']} configurations"
-        typer.echo(f"{row['name']}: {row['done']}/{row['trials']} trials in {where}{failed}")
+        _say(f"{row['name']}: {row['done']}/{row['trials']} trials in {where}{failed}")
 
 
 @command()
@@ -506,8 +513,10 @@ def _table(frame: Any, wanted: list[str] | None) -> str:
 
 
 def _put(text: str, output: Path | None) -> None:
-    if output is None:
-        typer.echo(text)
+    if output is None and sys.stdout.isatty():
+        _say(text)
+    elif output is None:
+        typer.echo(text)  # for programs: as it is
     else:
         output.write_text(text if text.endswith("\n") else text + "\n")
 
@@ -528,7 +537,7 @@ def verdict(
     options = {"metric": metric, "margin": margin, "band": band, "alpha": alpha, "reference": reference}
     asked = {name: value for name, value in options.items() if value is not None}
     answer = landsweep.open(_location(sweep)).verdict(True, **asked)
-    typer.echo(answer.to_json() if as_json else answer.summary())
+    _say(answer.to_json() if as_json else answer.summary())
 
 
 @command()
@@ -537,7 +546,7 @@ def report(sweep: Location, output: Output = None) -> None:
     import landsweep
 
     opened = landsweep.open(_location(sweep))
-    typer.echo(opened.report(output or Path(f"{opened.name}-report.html")))
+    _say(opened.report(output or Path(f"{opened.name}-report.html")))
 
 
 @command()
@@ -547,12 +556,12 @@ def landscapes(as_json: Json = False) -> None:
 
     found = {name: model.model_json_schema()["properties"] for name, model in LANDSCAPES.items()}
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        _say(json.dumps(found, indent=2))
         return
     for name, settings in found.items():
-        typer.echo(f"{name}: {(LANDSCAPES[name].__doc__ or '').strip()}")
+        _say(f"{name}: {(LANDSCAPES[name].__doc__ or '').strip()}")
         for key, value in settings.items():
-            typer.echo(f"  {key} = {json.dumps(value.get('default'))}: {value.get('description', '')}")
+            _say(f"  {key} = {json.dumps(value.get('default'))}: {value.get('description', '')}")
 
 
 @command()
@@ -571,9 +580,9 @@ def study(
     for row in studies.study(name, starts):
         rows.append(row)
         if not as_json:
-            typer.echo(f"{row['landscape']}: {row['seconds']:.0f} s", err=True)
+            _say(f"{row['landscape']}: {row['seconds']:.0f} s", err=True)
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        _say(json.dumps(rows, indent=2))
     else:
         table = Table(*(key.replace("_", " ") for key in rows[0]))
         for row in rows:
@@ -591,7 +600,7 @@ def schema() -> None:
     """The JSON schema of a sweep file."""
     from landsweep.cluster import spec
 
-    typer.echo(json.dumps(spec.json_schema(), indent=2))
+    _say(json.dumps(spec.json_schema(), indent=2))
 
 
 @command()
@@ -605,11 +614,11 @@ def verify(sweep: Location, as_json: Json = False) -> None:
         raise QueryError(f"{store.uri}: no sweep there; name <store>/<name>")
     count, faults = damaged(store)
     if as_json:
-        typer.echo(json.dumps({"files": count, "damaged": faults}, indent=2))
+        _say(json.dumps({"files": count, "damaged": faults}, indent=2))
     else:
         for fault in faults:
-            typer.echo(fault)
-        typer.echo(f"{count} files checked, {len(faults)} damaged")
+            _say(fault)
+        _say(f"{count} files checked, {len(faults)} damaged")
     if faults:
         raise typer.Exit(1)
 
@@ -634,13 +643,13 @@ def gc(
         found = garbage.remove(store, found)
     if as_json:
         rows = [{"name": left.name, "bytes": left.bytes, "why": left.why} for left in found]
-        typer.echo(json.dumps({"leftovers": rows, "removed": delete}, indent=2))
+        _say(json.dumps({"leftovers": rows, "removed": delete}, indent=2))
         return
     for left in found:
-        typer.echo(f"{left.name}: {left.bytes:,} bytes, {(now - left.modified) / 3600:.0f} hours old, {left.why}")
+        _say(f"{left.name}: {left.bytes:,} bytes, {(now - left.modified) / 3600:.0f} hours old, {left.why}")
     count = f"{len(found)} leftover{'' if len(found) == 1 else 's'}, {sum(left.bytes for left in found):,} bytes"
     hint = f"; nothing was removed: --delete removes {'it' if len(found) == 1 else 'them'}" if found else ""
-    typer.echo(f"{count} removed" if delete else f"{count}{hint}")
+    _say(f"{count} removed" if delete else f"{count}{hint}")
 
 
 @command()
@@ -660,9 +669,9 @@ def doctor(
         checks.append(check)
         if not as_json:
             state = "ok" if check.works else ("mend" if check.needed else "not needed")
-            typer.echo(f"{check.part:9} {state}: {check.found}{f'; {check.mend}' if check.mend else ''}")
+            _say(f"{check.part:9} {state}: {check.found}{f'; {check.mend}' if check.mend else ''}")
     if as_json:
-        typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
+        _say(json.dumps([asdict(check) for check in checks], indent=2))
     if any(check.needed and not check.works for check in checks):
         raise typer.Exit(1)
 

@@ -8,6 +8,10 @@ from __future__ import annotations
 BINARY = "\udcff\udcfe"
 
 
+#: Keys of integers: a thousand values of each make 10⁹ combinations.
+GRID = ("train_size", "split_seed", "test_size")
+
+
 def content(text: str) -> bytes:
     """The bytes of a file of ``MALFORMED``."""
     return text.encode("utf-8", "surrogateescape")
@@ -121,5 +125,14 @@ MALFORMED: dict[str, tuple[str, str, str]] = {
     "only comments": ("# nothing\n", "file", "a mapping"),
     "binary file": (BINARY + "\x00name", "file", "UTF-8"),
     "control characters": ("name: a\x07b\n", "file", "not YAML"),
+    "terminal escape in a name": (_sweep(name='"\\e[2Jx"'), "name", "remove it"),
+    "NUL in a path": (_sweep(store='"runs\\0x"'), "store", "remove it"),
+    "reordered text": (_sweep(landscape='{name: "mlp\\u202e"}'), "landscape.name", "remove it"),
+    "integer of very many digits": (_sweep(seeds="0x" + "f" * 5000), "seeds", "at most 300"),
+    "a billion combinations": (
+        _sweep(grid="{" + ", ".join(f"landscape.{key}: {list(range(1, 1001))}" for key in GRID) + "}"),
+        "grid",
+        "at most 100,000",
+    ),
     "too large": ("# " + "x" * 1_000_001 + "\n", "file", "1,000,000 bytes"),
 }

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from landsweep.cluster import spec, yaml_reader
 from landsweep.cluster.mistakes import masked
+from landsweep.cluster.printable import UNPRINTABLE
 from landsweep.workers.errors import SweepFileError
 from tests.malformed import MALFORMED, VALID, content
 
@@ -96,17 +97,28 @@ def test_yaml_scalars(text: str, value: Any) -> None:
     assert type(read) is type(value)
 
 
+TEXT = st.text(st.characters(codec="utf-8").filter(lambda character: not UNPRINTABLE.search(character)))
+
+
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc.-e1", min_size=1), inner, max_size=3),
         max_leaves=8,
     )
 )
-@example("\x85")
 @example({"a": ["\u2028x\u2029", " \n\t", "\ufeff"]})
 def test_yaml_written_is_read_back(value: Any) -> None:
     assert yaml_reader.read_text(yaml_reader.to_text(value), "text") == value
+
+
+@pytest.mark.parametrize("character", ["\0", "\x1b", "\x85", "\x9b", "\u202e", "\ud800"])
+@pytest.mark.parametrize("place", ["key", "value"])
+def test_text_that_a_terminal_would_obey_is_refused(character: str, place: str) -> None:
+    written = json.dumps(f"a{character}b")
+    with pytest.raises(SweepFileError, match=rf"control character U\+{ord(character):04X} .*remove it") as caught:
+        yaml_reader.read_text(f"{written}: 1" if place == "key" else f"name: {written}", "text")
+    assert str(caught.value).isprintable()
 
 
 def test_overrides_replace_and_are_validated(tmp_path: Path) -> None:
