@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import sys
 import zlib
 
 import numpy as np
 
 from landsweep.cluster.data.checks import Part, checked
-from landsweep.cluster.data.source import Source, open_source, place, read, refusal
+from landsweep.cluster.data.source import Source, check_size, open_source, place, read, refusal
 from landsweep.workers.samples import Array, Samples
 
 _UNSIGNED_BYTES = 0x08
@@ -58,7 +59,9 @@ def parse(content: bytes, file: str, dimensions: int) -> Array:
         header = stream.read(4 * dimensions)
         shape = tuple(int.from_bytes(header[4 * i : 4 * i + 4], "big") for i in range(dimensions))
         count = int(np.prod(shape, dtype=object))
-        body = stream.read(count + 1)  # a byte more than announced tells a longer file, however long
+        if isinstance(stream, gzip.GzipFile):
+            check_size(count, len(content), file)
+        body = stream.read(min(count + 1, sys.maxsize))  # a byte more than announced tells a longer file, however long
     except (EOFError, OSError, zlib.error) as exc:
         raise refusal(file, f"truncated or damaged gzip ({exc})", "fetch it again") from exc
     if len(header) < 4 * dimensions or len(body) < count:

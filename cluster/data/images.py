@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +18,8 @@ from landsweep.workers.errors import DependencyError
 from landsweep.workers.samples import Array, Samples
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # whatever a name says: Pillow runs others by programs
+MAX_PIXELS = 2**26  # of an image, unpacked beside those of the other readers; ImageNet's largest has 61 million
 _TEST_FOLDERS = ("val", "test")
 _READERS = 8  # threads: images on S3 come one request each
 
@@ -76,15 +81,25 @@ def _part(source: Source, images: list[Array], labels: Array, colour: bool) -> P
 
 def decode(content: bytes, file: str, size: int) -> Array:
     """The pixels of one image: uint8 (size, size) of a grey one, else (size, size, 3)."""
+    image_module = _pillow()
+    try:
+        with image_module.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise refusal(file, f"has {image.width:,} × {image.height:,} pixels", f"give at most {MAX_PIXELS:,}")
+            if image.mode in ("I", "F") or image.mode.startswith("I;"):
+                raise refusal(file, f"has pixels of mode {image.mode}", "save it with 8 bits a channel")
+            pixels = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            return np.asarray(pixels.resize((size, size), image_module.Resampling.BILINEAR))
+    except (OSError, ValueError, SyntaxError, EOFError, image_module.DecompressionBombError) as exc:
+        raise refusal(file, f"is no readable image ({exc})", "replace or remove it") from exc
+
+
+@cache
+def _pillow() -> Any:
+    """Pillow's Image. Its warning of large images would come before the refusal."""
     try:
         from PIL import Image
     except ImportError as exc:
         raise DependencyError("data images:… needs Pillow: pip install 'landsweep[run]'") from exc
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode in ("I", "F") or image.mode.startswith("I;"):
-                raise refusal(file, f"has pixels of mode {image.mode}", "save it with 8 bits a channel")
-            pixels = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-            return np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as exc:
-        raise refusal(file, f"is no readable image ({exc})", "replace or remove it") from exc
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    return Image

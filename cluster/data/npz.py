@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 
 from landsweep.cluster.data.checks import Part, checked
-from landsweep.cluster.data.source import open_source, read, refusal
+from landsweep.cluster.data.source import check_size, open_source, read, refusal
 from landsweep.workers.samples import Array, Samples
 
 
@@ -40,6 +40,7 @@ def _arrays(content: bytes, file: str) -> dict[str, Array]:
     key = ""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            check_size(sum(entry.file_size for entry in archive.zip.infolist()), len(content), file)
             arrays = {}
             for key in archive.files:
                 arrays[key] = np.asarray(archive[key])

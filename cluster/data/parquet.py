@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from landsweep.cluster.data.checks import Part, checked
-from landsweep.cluster.data.source import Source, open_source, place, read, refusal
+from landsweep.cluster.data.source import Source, check_size, open_source, place, read, refusal
 from landsweep.workers.samples import Array, Samples
 
 
@@ -41,9 +41,17 @@ def _part(source: Source, names: list[str]) -> Part:
 
 def _table(content: bytes, file: str) -> pa.Table:
     try:
+        check_size(_unpacked_bytes(pq.read_metadata(io.BytesIO(content))), len(content), file)
         return pq.read_table(io.BytesIO(content))
     except (pa.ArrowException, OSError) as exc:
         raise refusal(file, f"is no readable Parquet file ({exc})", "write it again") from exc
+
+
+def _unpacked_bytes(footer: pq.FileMetaData) -> int:
+    """At least what a file's columns take in memory. (A run of one value counts once in its uncompressed size.)"""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    values = sum(group.column(number).num_values for group in groups for number in range(group.num_columns))
+    return max(8 * values, sum(group.total_byte_size for group in groups))
 
 
 def _columns(table: pa.Table, file: str) -> tuple[Array, Array]:

@@ -10,6 +10,9 @@ from typing import Protocol
 from landsweep.cluster.s3 import S3Folder
 from landsweep.workers.errors import LandscapeError
 
+#: What a compressed file may hold whatever its size, in bytes, and beyond that for each byte of it.
+FREE_BYTES, EXPANSION = 2**28, 100
+
 
 class Source(Protocol):
     """Files under a path. Names are relative to it; the empty name is the path itself."""
@@ -39,7 +42,10 @@ class LocalSource:
         return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
 
     def read(self, name: str = "") -> bytes:
-        return (self.root / name).read_bytes()
+        path = self.root / name
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise refusal(str(path), "is a pipe or a device", "name a file")  # it may never end
+        return path.read_bytes()
 
 
 def open_source(path: str) -> Source:
@@ -60,6 +66,13 @@ def read(source: Source, name: str = "") -> bytes:
         raise refusal(place(source, name), "no such file", "check the path after data:") from exc
     except OSError as exc:
         raise refusal(place(source, name), f"cannot be read ({exc.strerror})", "mend its permissions") from exc
+
+
+def check_size(announced: int, stored: int, file: str) -> None:
+    """Refuse, before anything is unpacked, content that the ``stored`` bytes of its file do not explain."""
+    if announced > max(FREE_BYTES, EXPANSION * stored):
+        mend = "store it uncompressed, if it is meant to be so large"
+        raise refusal(file, f"{stored:,} bytes announce {announced:,} unpacked", mend)
 
 
 def refusal(file: str, wrong: str, mend: str) -> LandscapeError:
