@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from landsweep.cluster import spec, yaml_reader
+from landsweep.cluster import s3, spec, yaml_reader
 from landsweep.cluster.files import checked_name, open_files
 from landsweep.cluster.store import SWEEP_FILE, SweepStore
 from landsweep.workers.errors import StoreError
@@ -51,7 +51,7 @@ _PIECE = 2**22  # bytes read at a time
 
 
 def _fault(store: SweepStore, name: str, entry: Mapping[str, Any]) -> str | None:
-    """What is wrong with a committed file. A file of another size is not read."""
+    """What is wrong with a committed file. A file of another size is not read. Raises UnavailableError."""
     try:
         filesystem, path = store.files.location(checked_name(name))
         size = filesystem.get_file_info(path).size
@@ -61,6 +61,9 @@ def _fault(store: SweepStore, name: str, entry: Mapping[str, Any]) -> str | None
             return f"{size} bytes where {entry['bytes']} were committed"
         same = _digest(filesystem, path) == entry["sha256"]
     except (OSError, StoreError) as exc:
+        unanswered = s3.away(f"{store.uri}/{name}", exc)
+        if unanswered:
+            raise unanswered from exc
         return f"cannot be read ({exc})"
     return None if same else f"{size} bytes with another checksum than committed"
 

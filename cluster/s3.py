@@ -18,13 +18,17 @@ from typing import Any, ClassVar, TypeVar
 
 import tenacity
 
-from landsweep.workers.errors import LandsweepError, RequestError
+from landsweep.workers.errors import LandsweepError, RequestError, UnavailableError
 
 _ABSENT = ("NoSuchKey", "404")
 _REFUSED = ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 #: Answers with a status below 500 after which the same request may succeed. ``NoSuchUpload``: it was completed by a try
 #: whose answer was lost, and is begun again.
 _TRANSIENT = ("SlowDown", "RequestTimeout", "ConditionalRequestConflict", "OperationAborted", "NoSuchUpload", "429")
+#: The same in the words of pyarrow's filesystem.
+_AWAY = re.compile(
+    r"AWS Error (NETWORK_CONNECTION|SLOW_DOWN|THROTTLING|REQUEST_TIMEOUT|SERVICE_UNAVAILABLE|INTERNAL_FAILURE)\b"
+)
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 #: Seconds that one operation may be tried again; its last try may take REQUESTS·(CONNECT + READ) more.
 BUDGET = 60.0
@@ -132,9 +136,8 @@ class Bucket:
             return RequestError(f"{where}: S3 refuses access ({found}); {mend}")
         if found == "NoSuchBucket":
             return RequestError(f"{where}: S3 has no such bucket; check its name and AWS_ENDPOINT_URL")
-        mend = "check AWS_ENDPOINT_URL, the network and the keys, and run the same command again"
         raised = self.unanswered if transient(error) else RequestError
-        return raised(f"{where}: S3 does not answer ({error}); {mend}")
+        return raised(_unanswered(where, error))
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,16 @@ def transient(error: BaseException) -> bool:
     cut = (exceptions.ResponseStreamingError, exceptions.IncompleteReadError, exceptions.FlexibleChecksumError)
     # botocore passes the errors of urllib3 on where an answer that is no object breaks off
     return isinstance(error, (exceptions.HTTPClientError, exceptions.ConnectionError, *cut, HTTPError))
+
+
+def away(where: str, error: BaseException) -> UnavailableError | None:
+    """What an error of pyarrow's filesystem is, if it is the server's that does not answer: the file may be whole."""
+    return UnavailableError(_unanswered(where, error)) if _AWAY.search(str(error)) else None
+
+
+def _unanswered(where: str, error: BaseException) -> str:
+    mend = "check AWS_ENDPOINT_URL, the network and the keys, and run the same command again"
+    return f"{where}: S3 does not answer ({error}); {mend}"
 
 
 def _say(where: str, state: tenacity.RetryCallState) -> None:

@@ -14,6 +14,7 @@ import pyarrow.dataset
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from landsweep.cluster import s3
 from landsweep.cluster.files import Files, checked_name, open_files
 from landsweep.cluster.parameters import Tensors, unpacked
 from landsweep.cluster.spans import Spans
@@ -191,7 +192,8 @@ class SweepStore:
                 if attempt == 2:
                     raise StoreError(f"{self.uri}/{file} is missing; restore it from a copy") from exc
             except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, OSError, RecursionError) as exc:
-                raise self._damaged(file, f"cannot be read ({exc})") from exc
+                unanswered = s3.away(f"{self.uri}/{file}", exc)
+                raise unanswered or self._damaged(file, f"cannot be read ({exc})") from exc
         raise AssertionError("unreachable")
 
     def _parameter_file(self, batch: str) -> str:

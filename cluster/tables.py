@@ -11,6 +11,7 @@ import pyarrow.compute
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from landsweep.cluster import s3
 from landsweep.cluster.files import Files
 from landsweep.cluster.spans import Spans
 from landsweep.workers import record
@@ -112,6 +113,9 @@ class Tables:
 
     def _damaged(self, data: pa.dataset.Dataset, error: Exception) -> StoreError:
         """The same error with the name of the file that raises it."""
+        unanswered = s3.away(self._uri, error)
+        if unanswered:
+            return unanswered
         for (name, _), fragment in self._fragments.items():
             try:
                 fragment.to_table(schema=data.schema)
@@ -120,8 +124,8 @@ class Tables:
         return StoreError(f"{self._uri} cannot be read: {error}")
 
     def _unreadable(self, name: str, error: Exception) -> StoreError:
-        mend = "restore it from a copy, or delete the sweep and run it again"
-        return StoreError(f"{self._uri}/{name} cannot be read ({error}); {mend}")
+        where, mend = f"{self._uri}/{name}", "restore it from a copy, or delete the sweep and run it again"
+        return s3.away(where, error) or StoreError(f"{where} cannot be read ({error}); {mend}")
 
 
 def of_seeds(table: pa.Table, seeds: Spans) -> pa.Table:

@@ -6,13 +6,16 @@ import itertools
 import json
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.fs
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -25,6 +28,7 @@ from landsweep.cluster.executors import InlineExecutor
 from landsweep.cluster.prepare import prepare
 from landsweep.cluster.progress import damaged
 from landsweep.cluster.store import SweepStore
+from landsweep.workers.errors import UnavailableError
 from tests import fabricated
 from tests.comparison import largest_difference
 from tests.fault_proxy import NONE, FaultProxy, Faults
@@ -210,3 +214,28 @@ def test_a_batch_is_gathered_at_any_moment_of_a_read(proxy: FaultProxy, monkeypa
         if next(requests) <= moment:  # it was done before
             break
     assert moment > 4
+
+
+@pytest.mark.parametrize("moment", [5, 6, 7])  # the first that asks for the file; what comes before is the log
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda store: store.table("points", ["seed"]),
+        lambda store: store.table("points", ["seed"], pa.compute.field("seed") > 0),
+        lambda store: store.parameters("shared-0"),
+        damaged,
+    ],
+    ids=["rows", "some rows", "parameters", "verify"],
+)
+def test_a_server_that_goes_away_while_a_file_is_read_has_not_damaged_it(
+    proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, read: Callable[[SweepStore], object], moment: int
+) -> None:
+    uri, requests = f"s3://results/{uuid.uuid4().hex}/toy", itertools.count(1)
+    fabricated.stage(SweepStore(uri), "shared", [0, 1, 2])
+    commit.gather(SweepStore(uri))
+    once = pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=1)
+    monkeypatch.setattr(pyarrow.fs, "AwsStandardS3RetryStrategy", lambda max_attempts: once)
+    monkeypatch.setenv("AWS_SDK_UA_APP_ID", uuid.uuid4().hex)  # other clients than before
+    monkeypatch.setattr(proxy, "fault", lambda method: "cut" if next(requests) >= moment else None)
+    with pytest.raises(UnavailableError, match=f"{uri}.*: S3 does not answer .*; check .* run the same command again"):
+        read(SweepStore(uri))
