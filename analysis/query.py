@@ -31,6 +31,7 @@ _OPERATIONS = {
     ">=": pc.greater_equal,
 }
 _WORDS = {"true": True, "false": False, "null": None}
+MAX_TERMS = 100  # joined by and: pyarrow nests them, and overflows the stack at some thousands
 _HELP = (
     "write column op literal [and …] with one of = == != < <= > >= in, and numbers, true, false, null, 'text' or [..], "
     "as in \"objective < 0.6 and kind == 'minimum'\""
@@ -67,8 +68,11 @@ class _Parser:
         self.place = 0
 
     def expression(self) -> pc.Expression:
-        result = self._term()
+        result, terms = self._term(), 1
         while self.place < len(self.text):
+            terms += 1
+            if terms > MAX_TERMS:
+                raise QueryError(f"--where: more than {MAX_TERMS} terms; join fewer by and, or use in [..]")
             if self._take("word").lower() != "and":
                 self._refuse(self.place)
             result = result & self._term()

@@ -16,8 +16,24 @@ from landsweep.workers.errors import RequestError
 
 SWEEP_FILE = "sweep.yaml"
 MAX_BYTES = 50 * 2**20  # of all folders together
-#: Never shipped, beside hidden files: what often holds credentials, and what is made from source.
-_LEFT_OUT = ("*.pem", "*.key", "*.p12", "id_rsa*", "id_ed25519*", "credentials*", "auth_token", "__pycache__", "*.pyc")
+MAX_FILES = 10_000  # likewise
+#: Files that are never shipped, in any case of letters, beside hidden ones and links: what often holds credentials,
+#: what is made from source. Modules (``*.py``) always are.
+_LEFT_OUT = (
+    *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk", "*.gpg", "*.asc", "*.env"),
+    *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*credentials*", "*secret*", "*password*", "auth_token*"),
+    *(
+        "token",
+        "token.*",
+        "*.token",
+        "service-account*.json",
+        "service_account*.json",
+        "kubeconfig*",
+        "_netrc",
+        "*.pyc",
+    ),
+)
+_FOLDERS_LEFT_OUT = ("__pycache__", "credentials", "secrets")
 
 
 def ship(sweep: Sweep, folder: Path) -> None:
@@ -27,29 +43,31 @@ def ship(sweep: Sweep, folder: Path) -> None:
     missing or too large, and for local paths that only this working directory explains.
     """
     _check_places(sweep)
-    names, left = [], MAX_BYTES
+    names, left, files = [], MAX_BYTES, MAX_FILES
     for number, source in enumerate(map(Path, sweep.code)):
         names.append(f"code/{number}-{source.resolve().name}")
-        left -= _copy(source, folder / names[-1], left, absolute(sweep.store))
+        size, count = _copy(source, folder / names[-1], left, files, absolute(sweep.store))
+        left, files = left - size, files - count
     plain = {**sweep.canonical(), "code": names, "store": absolute(sweep.store)}
     (folder / SWEEP_FILE).write_text(yaml_reader.to_text(plain), encoding="utf-8")
 
 
-def _copy(source: Path, target: Path, limit: int, store: str) -> int:
-    """Copy a folder's files; their bytes."""
+def _copy(source: Path, target: Path, limit: int, most: int, store: str) -> tuple[int, int]:
+    """Copy a folder's files; their bytes, and how many they are."""
     if not source.is_dir():
         raise RequestError(f"code: no folder {source}; name folders of modules")
-    total = 0
+    total = count = 0
     target.mkdir(parents=True)
     for path in _files(source, store):
-        total += path.stat().st_size
-        if total > limit:
+        total, count = total + path.stat().st_size, count + 1
+        if total > limit or count > most:
             message = f"code: {source} and the folders before it hold more than {MAX_BYTES // 2**20} MiB"
+            message += f" or {MAX_FILES:,} files"
             raise RequestError(f"{message}; name folders of source alone, and keep data in a store that nodes can read")
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    return total
+    return total, count
 
 
 def _files(folder: Path, store: str) -> Iterator[Path]:
@@ -64,7 +82,10 @@ def _files(folder: Path, store: str) -> Iterator[Path]:
 
 
 def _left_out(path: Path) -> bool:
-    return path.suffix != ".py" and any(fnmatch(path.name, one) for one in _LEFT_OUT)
+    name = path.name.lower()
+    if path.is_dir():
+        return name in _FOLDERS_LEFT_OUT
+    return path.suffix != ".py" and any(fnmatch(name, one) for one in _LEFT_OUT)
 
 
 def _check_places(sweep: Sweep) -> None:
