@@ -107,7 +107,9 @@ def measured_batches(sweep: str) -> dict[str, Any]:
     return {"trials_a_batch": int(groups.size().max()), "seconds_a_trial": seconds}
 
 
-def simulated_runs(measured: Mapping[str, Any], workers: Sequence[int]) -> dict[str, list[Simulated]]:
+def simulated_runs(
+    measured: Mapping[str, Any], workers: Sequence[int], clusters: Mapping[str, tuple[int, Machine]]
+) -> dict[str, list[Simulated]]:
     """A run for each column and number of workers."""
     seconds, size = measured["seconds_a_trial"], measured["trials_a_batch"]
     return {
@@ -115,7 +117,7 @@ def simulated_runs(measured: Mapping[str, Any], workers: Sequence[int]) -> dict[
             Simulation(batches_of(seconds, trials // len(seconds), size), seconds, count, machine, SEED).run()
             for count in workers
         ]
-        for name, (trials, machine) in CLUSTERS.items()
+        for name, (trials, machine) in clusters.items()
     }
 
 
@@ -149,7 +151,7 @@ def curve(sweep: str | None = None) -> dict[str, list[Simulated]]:
     """Print the table, draw the picture."""
     if sweep is not None:
         MEASURED.write_text(json.dumps(measured_batches(sweep), indent=1) + "\n")
-    found = simulated_runs(json.loads(MEASURED.read_text()), WORKERS)
+    found = simulated_runs(json.loads(MEASURED.read_text()), WORKERS, CLUSTERS)
     print(table(found, WORKERS))
     draw(found, WORKERS, PICTURE)
     last = found["10⁶ trials"][-1]
