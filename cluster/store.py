@@ -147,14 +147,20 @@ class SweepStore:
         return self.text(SWEEP_FILE) is not None or bool(self.files.names("log"))
 
     def snapshot(self) -> Snapshot:
-        """What is committed now."""
-        for _ in range(3):
+        """What is committed now. Raises StoreError."""
+        before: frozenset[str] = frozenset()
+        while True:
+            staged, gone = self._staged()
             try:
-                staged = tuple(self._staged())
-                return Snapshot(tuple(self._claims()), staged)
-            except FileNotFoundError:
-                continue  # gathered while we read: list again
-        raise StoreError(f"{self.uri}: files keep vanishing while they are read; is something else deleting them?")
+                claims = tuple(self._claims())
+            except FileNotFoundError as exc:
+                claims, gone = (), {str(exc)}
+            gone = gone.difference(*(claim.staged for claim in claims if claim.done))
+            if not gone:
+                return Snapshot(claims, staged)
+            if gone == before:
+                raise StoreError(f"{self.uri}: {min(gone)} is listed and not there; is something else deleting files?")
+            before = frozenset(gone)  # deleted because another batch has its trials: list again
 
     def table(self, name: str, columns: list[str] | None = None, filter: Any = None) -> pa.Table:
         """All committed rows of a table. ``filter`` is a pyarrow expression. Raises StoreError for unreadable files."""
@@ -165,16 +171,17 @@ class SweepStore:
 
         ``coded``: texts that repeat are numbers into a dictionary.
         """
-        for attempt in range(3):
+        before: Snapshot | None = None
+        while True:
+            snapshot = self.snapshot()
+            done, staged = self._done_files(name, snapshot), self._staged_files(name, snapshot)
             try:
-                snapshot = self.snapshot()
-                done, staged = self._done_files(name, snapshot), self._staged_files(name, snapshot)
                 return self.tables.dataset(name, done, staged, coded)
-            except FileNotFoundError as exc:
-                if attempt == 2:
+            except FileNotFoundError as exc:  # gathered while we read, or lost
+                if snapshot == before:
                     message = f"{self.uri}: a committed file is missing: {exc}; restore it from a copy"
                     raise StoreError(message) from exc
-        raise AssertionError("unreachable")
+                before = snapshot
 
     def table_files(self, name: str, snapshot: Snapshot) -> list[str]:
         """Names of the done segments' files of a table."""
@@ -239,10 +246,17 @@ class SweepStore:
         trials, failed = (self._seeds(name, content.get(key, {})) for key in ("trials", "failed"))
         return Claim(number, segment, staged, trials, failed, files)
 
-    def _staged(self) -> Iterable[Staged]:
-        names = [name for name in self.files.names("staged") if name.endswith("/batch.json")]
-        self._known = {name: self._known.get(name) or self._read_staged(name) for name in names}
-        return self._known.values()
+    def _staged(self) -> tuple[tuple[Staged, ...], set[str]]:
+        """The staged batches, and the names of those that were deleted since they were listed."""
+        known, gone = {}, set()
+        for name in self.files.names("staged"):
+            if name.endswith("/batch.json"):
+                try:
+                    known[name] = self._known.get(name) or self._read_staged(name)
+                except FileNotFoundError:
+                    gone.add(name.split("/")[1])
+        self._known = known
+        return tuple(known.values()), gone
 
     def _read_staged(self, name: str) -> Staged:
         content = self._json(name, "config", "batch", "seeds", "files")
