@@ -64,7 +64,8 @@ class Tables:
             if b"pandas" not in (table.schema.metadata or {}):
                 return table
             # what the files say to pandas may be anybody's
-            return table.replace_schema_metadata({"pandas": record.pandas_metadata(table.schema)})
+            described = {**table.schema.metadata, b"pandas": record.pandas_metadata(table.schema)}
+            return table.replace_schema_metadata(described)
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError) as exc:
