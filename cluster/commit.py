@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from landsweep.workers import record
 from landsweep.workers.errors import StoreError
 
 _STAGED_TABLES = record.TABLES
+#: Requests to the store at a time: a segment is made of thousands of small files, and nothing is handed out meanwhile.
+_AT_ONCE = 10
 
 
 def to_table(name: str, columns: Mapping[str, Sequence[Any]], grid: Mapping[str, bool]) -> pa.Table:
@@ -139,8 +142,8 @@ def _finish(store: SweepStore, claim: Claim) -> int:
         raise StoreError(f"{what}; restore it from a copy, or delete that claim to run its trials again") from exc
     done = {"schema": record.SCHEMA_VERSION, "segment": claim.segment, "files": files}
     store.files.write(f"log/{claim.number:08d}.done", record.canonical_json(done).encode())
-    for name in claim.staged:
-        store.files.delete(f"staged/{name}")
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        list(threads.map(store.files.delete, [f"staged/{name}" for name in claim.staged]))
     return 1
 
 
@@ -167,25 +170,33 @@ def _segment_parameters(store: SweepStore, segment: str, taken: Sequence[Staged]
     sizes = [(name, batch.files[file]["bytes"]) for name, (batch, file) in sources.items()]
     files: dict[str, dict[str, Any]] = {}
     for number, group in enumerate(parameters.groups(sizes)):
-        content = parameters.packed({name: _staged_content(store, *sources[name]) for name in group})
+        contents = _staged_contents(store, [sources[name] for name in group])
+        content = parameters.packed(dict(zip(group, contents, strict=True)))
         target = f"parameters/{segment}-{number:04d}.safetensors"
         files[target] = {**_put(store, target, content), "batches": group}
     return files
 
 
 def _segment_table(store: SweepStore, table: str, taken: Sequence[tuple[Staged, Spans]]) -> bytes | None:
-    parts = []
-    for batch, seeds in taken:
-        file = f"staged/{batch.name}/{table}.parquet"
-        if file in batch.files:
-            rows = pq.read_table(io.BytesIO(_staged_content(store, batch, file)))
-            parts.append(of_seeds(rows, seeds))
-    if not parts:
+    named = [(batch, f"staged/{batch.name}/{table}.parquet", seeds) for batch, seeds in taken]
+    there = [(batch, file, seeds) for batch, file, seeds in named if file in batch.files]
+    if not there:
         return None
+    contents = _staged_contents(store, [(batch, file) for batch, file, _ in there])
+    parts = [
+        of_seeds(pq.read_table(io.BytesIO(content)), seeds)
+        for content, (_, _, seeds) in zip(contents, there, strict=True)
+    ]
     merged = pa.concat_tables(parts, promote_options="default")
     order = [("config", "ascending"), ("seed", "ascending")]
     ranked = merged.append_column("_row", pa.array(np.arange(merged.num_rows)))
     return _parquet(ranked.sort_by([*order, ("_row", "ascending")]).drop_columns("_row"))
+
+
+def _staged_contents(store: SweepStore, files: Iterable[tuple[Staged, str]]) -> list[bytes]:
+    """Staged files, in their order."""
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return list(threads.map(lambda file: _staged_content(store, *file), files))
 
 
 def _staged_content(store: SweepStore, batch: Staged, name: str) -> bytes:
