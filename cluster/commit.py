@@ -29,7 +29,7 @@ from landsweep.workers.errors import StoreError
 
 _STAGED_TABLES = record.TABLES
 #: Requests to the store at a time: a segment is made of thousands of small files, and nothing is handed out meanwhile.
-_AT_ONCE = 10
+AT_ONCE = 10
 
 
 def to_table(name: str, columns: Mapping[str, Sequence[Any]], grid: Mapping[str, bool]) -> pa.Table:
@@ -142,7 +142,7 @@ def _finish(store: SweepStore, claim: Claim) -> int:
         raise StoreError(f"{what}; restore it from a copy, or delete that claim to run its trials again") from exc
     done = {"schema": record.SCHEMA_VERSION, "segment": claim.segment, "files": files}
     store.files.write(f"log/{claim.number:08d}.done", record.canonical_json(done).encode())
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
         list(threads.map(store.files.delete, [f"staged/{name}" for name in claim.staged]))
     return 1
 
@@ -195,7 +195,7 @@ def _segment_table(store: SweepStore, table: str, taken: Sequence[tuple[Staged, 
 
 def _staged_contents(store: SweepStore, files: Iterable[tuple[Staged, str]]) -> list[bytes]:
     """Staged files, in their order."""
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
         return list(threads.map(lambda file: _staged_content(store, *file), files))
 
 

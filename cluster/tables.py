@@ -122,7 +122,8 @@ class Tables:
                 fragment.to_table(schema=data.schema)
             except (pa.ArrowException, OSError) as exc:
                 return self._unreadable(name, exc)
-        return StoreError(f"{self._uri} cannot be read: {error}")
+        said = str(error).splitlines()[0]  # a schema follows
+        return StoreError(f"{self._uri} cannot be read ({said}); restore it from a copy")
 
     def _unreadable(self, name: str, error: Exception) -> StoreError:
         where, mend = f"{self._uri}/{name}", "restore it from a copy, or delete the sweep and run it again"

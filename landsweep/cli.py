@@ -546,7 +546,7 @@ def report(sweep: Location, output: Output = None) -> None:
     import landsweep
 
     opened = landsweep.open(_location(sweep))
-    _say(opened.report(output or Path(f"{opened.name}-report.html")))
+    _say(str(opened.report(output or Path(f"{opened.name}-report.html"))))
 
 
 @command()

@@ -74,7 +74,8 @@ def data(folder: Path) -> Iterator[Attempt]:
         place = folder / f"data{number}"
         place.mkdir()
         path, loader = make(place, LARGE), _LOADERS[name]
-        landscape = f"{{name: mlp, hidden: [2], data: '{loader}:{path}'}}"
+        resize = ", resize: 8" if loader == "images" else ""
+        landscape = f"{{name: mlp, hidden: [2], data: '{loader}:{path}'{resize}}}"
         (folder / f"data{number}.yaml").write_text(VALID.replace("{name: mlp, hidden: [2]}", landscape))
         yield Attempt(f"data: {name}", ("plan", f"data{number}.yaml"), "landscape.data: ", place / "run")
 
@@ -117,7 +118,7 @@ def stores(folder: Path) -> Iterator[Attempt]:
         "an entry of 1 GB": (lambda store: os.truncate(f"{store.uri}/log/00000000.json", 10**9), "1,000,000,000 bytes"),
         "a Parquet file of very many rows": (_many_rows, "rows in"),
         "a pickle as Parquet": (lambda store: _put(store, POINTS, poison["pickle"]), "restore it from a copy"),
-        "a Parquet file with a pickle in it": (lambda store: _put(store, POINTS, poison["parquet"]), "lacks"),
+        "a Parquet file with a pickle in it": (lambda store: _put(store, POINTS, poison["parquet"]), "cannot be read"),
         "safetensors announcing 2⁶³ bytes": (
             lambda store: _put(store, PARAMETERS, (2**63 - 1).to_bytes(8, "little") + bytes(100)),
             "restore it from a copy",

@@ -50,8 +50,8 @@ def _table(content: bytes, file: str) -> pa.Table:
 def _unpacked_bytes(footer: pq.FileMetaData) -> int:
     """At least what a file's columns take in memory. (A run of one value counts once in its uncompressed size.)"""
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    values = sum(group.column(number).num_values for group in groups for number in range(group.num_columns))
-    return max(8 * values, sum(group.total_byte_size for group in groups))
+    values = sum(int(group.column(number).num_values) for group in groups for number in range(group.num_columns))
+    return max(8 * values, sum(int(group.total_byte_size) for group in groups))
 
 
 def _columns(table: pa.Table, file: str) -> tuple[Array, Array]:
