@@ -31,12 +31,12 @@ PICTURE = ROOT / "docs/scaling.png"
 REACH, REPETITIONS = 1.85, 3
 WORKERS = (1, 4, 16, 64, 256, 1024, 4096)
 SEED = 0
-REQUESTS = 5  # of a batch that the driver reads back: its tables, parameters, batch.json
+FILES = 5  # of a batch that the driver reads back: its tables, parameters, batch.json; supposed one after the other
 CLUSTERS = {  # what a column of the table is called → trials, cluster
     "10⁶ trials": (10**6, Machine()),
     "10⁶ trials, no failure, no straggler": (10**6, Machine(node_hours=1e9, straggler_share=0.0)),
     "10⁵ trials": (10**5, Machine()),
-    "10⁶ trials on S3": (10**6, Machine(gather_batch_seconds=REQUESTS * Scale().request_seconds)),
+    "10⁶ trials on S3": (10**6, Machine(gather_batch_seconds=FILES * Scale().request_seconds)),
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from landsweep.cluster.commit import AT_ONCE
 from landsweep.cluster.plan import MAX_CHEAP_BATCH
 from landsweep.cluster.policy import SEGMENT_ROWS
 from landsweep.cluster.spec import MAX_TRIALS
@@ -21,7 +22,11 @@ class Measured:
     driver_seconds: float = 28.5e-6  # CPU of the driver a trial
     worker_seconds: float = 150e-6  # CPU of a worker a trial
     trial_bytes: float = 122.0  # in the segments of all tables, parameters and the log
-    request_seconds: float = 20e-3  # to read a small object from S3, one request after the other
+    request_seconds: float = 20e-3  # to read a small object from S3
+
+    def reading_seconds(self, files: int) -> float:
+        """To read a staged batch of so many files back from S3: batch.json by itself, the others ``AT_ONCE``."""
+        return (1 + (files - 1) / AT_ONCE) * self.request_seconds
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ def table(trials: int, nodes: int, measured: Measured, prices: Prices) -> list[t
     staged = len(TABLES) + 2  # files of a batch: tables, parameters, batch.json
     written = len(TABLES) + 1 + 2  # of a segment: tables, parameters, claim and .done
     puts, gets = sweeps * (batches * staged + segments * written), sweeps * batches * staged
-    reading = staged * measured.request_seconds / MAX_CHEAP_BATCH  # what a driver gathers, a trial
+    reading = measured.reading_seconds(staged) / MAX_CHEAP_BATCH  # of what a driver gathers, a trial
     rate = 1 / (measured.driver_seconds + reading)
     bytes_ = trials * measured.trial_bytes
     return [
@@ -51,7 +56,7 @@ def table(trials: int, nodes: int, measured: Measured, prices: Prices) -> list[t
         ("entries of a sweep's log (claim and .done)", f"{2 * segments:,.0f}"),
         ("objects that stay, all sweeps", f"{sweeps * segments * written:,.0f}"),
         ("most trials a second that one driver commits, by its CPU alone", f"{1 / measured.driver_seconds:,.0f}"),
-        ("… with what it reads back from S3, one object after the other", f"{rate:,.0f}"),
+        ("… with what it reads back from S3", f"{rate:,.0f}"),
         ("… and so PUT requests a second under one sweep's prefix", f"{rate / MAX_CHEAP_BATCH * staged:,.0f}"),
         ("… and actor calls a second of one driver", f"{rate / MAX_CHEAP_BATCH:,.0f}"),
         ("trials a second that the nodes offer, 2 cores each, no-op", f"{nodes * 2 / measured.worker_seconds:,.0f}"),
