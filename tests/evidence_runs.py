@@ -24,7 +24,7 @@ from landsweep.workers import execution
 from tests.claims import Measured, measured_claims
 from tests.data_files import Array, image_bytes, write
 from tests.processes import Ended, watched
-from tests.recomputed import Elman, Point, Truth, consistent, idx
+from tests.recomputed import Elman, Point, Truth, consistent, idx, standardised
 from tests.s3_server import ENVIRONMENT, binary, client, s3_server
 from tests.test_model_grid import REFUSED, TOLERANCE, grid, largest_error, refusal_fault
 
@@ -171,14 +171,14 @@ def mnist5k() -> Measured:
 
 def mnist1d() -> Measured:
     """The published set of one-dimensional digits, read by a recurrent net one number after the other."""
-    data = {"data": "mnist1d", "standardise": False, "weight_decay": DECAY}
+    data = {"data": "mnist1d", "weight_decay": DECAY}
     net = {"name": "rnn", "hidden": 16, "initialisation": "orthogonal"}
     training = {**ADAM, "lr": 0.003, "steps": 3000}
     found = ran({**data, **net}, training, seeds=3, measure={"spectrum": "lanczos", "lanczos_steps": 2, "include": []})
     raw = library.load({"data": {"name": "mnist1d", "samples": 5000, "seed": 42}})
     pairs = ((raw.inputs, raw.labels), (raw.test_inputs, raw.test_labels))
     train, test = ((torch.as_tensor(inputs), torch.as_tensor(labels)) for inputs, labels in pairs)
-    return checked(found, Truth(lambda: Elman(16, 10), train, test, DECAY), 0.6)
+    return checked(found, Truth(lambda: Elman(16, 10), *standardised(train, test), DECAY), 0.6)
 
 
 RESNET = {"name": "resnet", "resize": 8, "width": 1}

@@ -78,6 +78,12 @@ def idx(folder: Path, split: str, side: int) -> Split:
     return functional.avg_pool2d(images, 28 // side), torch.tensor(labels).long()
 
 
+def standardised(train: Split, test: Split) -> tuple[Split, Split]:
+    """Both in units of the training set: each input of mean 0 and variance 1 there."""
+    mean, deviation = train[0].mean(0), train[0].std(0, correction=0)
+    return ((train[0] - mean) / deviation, train[1]), ((test[0] - mean) / deviation, test[1])
+
+
 class Elman(nn.Module):
     """torch's own recurrent net and a linear layer on its last state; its second bias is 0."""
 
