@@ -48,7 +48,7 @@ def test_batched_loss_and_gradient_equal_a_torch_module(
     assert landscape.minibatch_loss is not None
     index = torch.tensor([[0, 1, 2, 3], [6, 5, 4, 3], [1, 1, 2, 5]])
     measured = vmap(grad(landscape.loss))(points.to(dtype))
-    partial = vmap(grad(landscape.minibatch_loss))(points.to(dtype), index)
+    partial = landscape.minibatch_gradient(points.to(dtype), index) + WEIGHT_DECAY * points.to(dtype)  # as in training
     assert landscape.test_loss is not None
     test_losses = landscape.map(landscape.test_loss, points)
     network = module(model, activation).to(torch.float64)
@@ -58,8 +58,7 @@ def test_batched_loss_and_gradient_equal_a_torch_module(
         for rows in (slice(None), index[row]):
             value = loss_of(network, dataset.train_inputs[rows], dataset.train_labels[rows], loss, model)
             pieces = torch.autograd.grad(value, ordered)
-            decay = WEIGHT_DECAY * theta if isinstance(rows, slice) else 0.0  # a mini-batch has the data loss alone
-            expected.append(torch.cat([piece.reshape(-1) for piece in pieces]) + decay)
+            expected.append(torch.cat([piece.reshape(-1) for piece in pieces]) + WEIGHT_DECAY * theta)
         for ours, exact in zip((measured[row], partial[row]), expected, strict=True):
             assert float((ours.to(torch.float64) - exact).norm() / exact.norm()) < tolerance
         with torch.no_grad():
