@@ -142,8 +142,7 @@ def _finish(store: SweepStore, claim: Claim) -> int:
         raise StoreError(f"{what}; restore it from a copy, or delete that claim to run its trials again") from exc
     done = {"schema": record.SCHEMA_VERSION, "segment": claim.segment, "files": files}
     store.files.write(f"log/{claim.number:08d}.done", record.canonical_json(done).encode())
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(store.files.delete, [f"staged/{name}" for name in claim.staged]))
+    _delete_staged(store, claim.staged)
     return 1
 
 
@@ -218,5 +217,9 @@ def _discard(store: SweepStore, snapshot: Snapshot, keep: Set[str]) -> None:
     gathered = {name for claim in snapshot.claims for name in claim.staged}
     unneeded = gathered.union(batch.name for batch in snapshot.staged) - keep
     present = {name.split("/")[1] for name in store.files.names("staged")}
-    for name in sorted(present & unneeded):
-        store.files.delete(f"staged/{name}")
+    _delete_staged(store, sorted(present & unneeded))
+
+
+def _delete_staged(store: SweepStore, names: Iterable[str]) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(store.files.delete, [f"staged/{name}" for name in names]))

@@ -203,7 +203,7 @@ class LocalFiles:
         for path in (self.root / TEMPORARY).glob("*"):
             host, _, rest = path.name.rpartition("@")[2].partition("+")
             process = rest.partition("+")[0]
-            if host == socket.gethostname() and process.isdigit() and not psutil.pid_exists(int(process)):
+            if process.isdigit() and not may_live(host, int(process)):
                 path.unlink(missing_ok=True)
                 removed += 1
         return removed
@@ -220,7 +220,7 @@ class LocalFiles:
     def _temporary(self, content: bytes) -> Iterator[Path]:
         folder = self.root / TEMPORARY
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"@{socket.gethostname()}+{os.getpid()}+{uuid.uuid4().hex}"
+        path = folder / temporary_name()
         try:
             with path.open("wb") as stream:
                 stream.write(content)
@@ -229,6 +229,16 @@ class LocalFiles:
             yield path
         finally:
             path.unlink(missing_ok=True)
+
+
+def temporary_name(prefix: str = "") -> str:
+    """A new name below TEMPORARY that says which process uses it, so that others know when nobody does."""
+    return f"{prefix}@{socket.gethostname()}+{os.getpid()}+{uuid.uuid4().hex}"
+
+
+def may_live(host: str, process: int) -> bool:
+    """Whether a process may still run, as far as can be told from here."""
+    return host != socket.gethostname() or psutil.pid_exists(process)
 
 
 def _walk(top: Path) -> list[Path]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow.compute
-
-from landsweep.cluster import jobs, status
+from landsweep.cluster import failures, jobs, status
 from landsweep.cluster.ray_adapter import JobRecord
 from landsweep.cluster.store import SweepStore
 from landsweep.workers.errors import LandsweepError
@@ -38,14 +36,8 @@ def _note(job: JobRecord) -> str | None:
 
 def failed_trials(store: SweepStore) -> list[dict[str, str]]:
     """The trials of which every attempt failed, each with the last line of its last error; at most MOST_FAILED."""
-    lost = {f"{config}-{seed}" for config, seeds in store.snapshot().failed().items() for seed in seeds}
-    if not lost:
-        return []
-    failed = pyarrow.compute.field("status") == "failed"
-    rows = store.table("trials", ["trial", "attempt", "error"], failed).to_pylist()
-    last = {row["trial"]: row["error"] for row in sorted(rows, key=lambda row: int(row["attempt"]))}
-    named = sorted(trial for trial in last if trial in lost)[:MOST_FAILED]
-    return [{"trial": trial, "error": ((last[trial] or "").strip().splitlines() or [""])[-1]} for trial in named]
+    named = sorted(failures.given_up(store).items())[:MOST_FAILED]
+    return [{"trial": trial, "error": ((row["error"] or "").strip().splitlines() or [""])[-1]} for trial, row in named]
 
 
 def lines(found: dict[str, Any]) -> list[str]:

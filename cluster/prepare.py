@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from landsweep.cluster import memory, plan, spec, yaml_reader
+from landsweep.cluster import failures, memory, plan, spec, yaml_reader
 from landsweep.cluster.code import code_hashes
 from landsweep.cluster.data.library import Library
 from landsweep.cluster.origins import Origins
@@ -83,15 +83,9 @@ def prepare(sweep: spec.Sweep, retry_failed: bool = False) -> Plan:
     left = replace(left, size=allotted.size)
     _check_starts(left, data, origins)
     finished = len(configurations) * len(sweep.seeds) - left.trials
-    tried = _tried(store) if retry_failed else {}
+    tried = {trial: row["attempt"] for trial, row in failures.last(store).items()} if retry_failed else {}
     notes += allotted.notes
     return Plan(sweep, store, configurations, data, origins, left, finished, tried, notes, allotted.peak)
-
-
-def _tried(store: SweepStore) -> dict[str, int]:
-    """The attempts of the trials that failed, as their rows say."""
-    rows = store.table("trials", ["trial", "attempt"], pa.compute.field("status") == "failed").to_pylist()
-    return {row["trial"]: row["attempt"] for row in sorted(rows, key=lambda row: int(row["attempt"]))}
 
 
 def _allotted(sweep: spec.Sweep, configurations: tuple[plan.Configuration, ...], data: Library) -> memory.Allotment:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
-import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -16,7 +13,7 @@ from typing import Any
 from landsweep.cluster import pool, ray_adapter
 from landsweep.cluster.execute import Job, Summary
 from landsweep.cluster.executors import Completion
-from landsweep.cluster.files import TEMPORARY, is_remote
+from landsweep.cluster.files import TEMPORARY, is_remote, temporary_name
 from landsweep.cluster.policy import cost
 from landsweep.cluster.ray_adapter import killed_for_memory
 from landsweep.cluster.ray_worker import Hello, Worker
@@ -271,10 +268,14 @@ class RayExecutor:
         exhausted = killed_for_memory(error)
         if not evicted and not exhausted:
             self._note(run.member.node, run.batch, died=True)
-        if any(other.batch == run.batch for other in self._running.values()):
+        if self._runs_still(run.batch):
             return None
         said = f"{type(error).__name__}: {_first_line(error)}"
         return Completion(run.job, None, said, exhausted=exhausted, evicted=evicted, host=run.member.host)
+
+    def _runs_still(self, batch: str) -> bool:
+        """Whether another worker runs it too."""
+        return any(run.batch == batch for run in self._running.values())
 
     def _overdue(self, now: float) -> list[Any]:
         late = ((one, run.job.timeout, now - run.started) for one, run in self._running.items())
@@ -285,7 +286,7 @@ class RayExecutor:
         run = self._running.pop(reference)
         self._ray.kill(run.member.actor)
         self._look(time.monotonic())
-        if any(other.batch == run.batch for other in self._running.values()):
+        if self._runs_still(run.batch):
             return None
         said = f"took longer than resources.timeout, {run.job.timeout:g} s"
         return Completion(run.job, None, said, host=run.member.host)
@@ -300,8 +301,7 @@ def _first_line(error: Exception) -> str:
 
 def _probe(store: Path) -> Path:
     """A file that workers look for; where its driver is killed, the next run removes it."""
-    name = f"probe@{socket.gethostname()}+{os.getpid()}+{uuid.uuid4().hex}"
-    probe = store.resolve() / TEMPORARY / name
+    probe = store.resolve() / TEMPORARY / temporary_name("probe")
     probe.parent.mkdir(parents=True, exist_ok=True)
     probe.touch()
     return probe

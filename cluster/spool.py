@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import psutil
-
+from landsweep.cluster.files import may_live
 from landsweep.cluster.store import SweepStore
 from landsweep.cluster.tracking import Moment
 from landsweep.workers import record
@@ -81,7 +80,7 @@ class Spool:
         if not self._store.files.create(WRITER, content):
             found = self._content(WRITER)
             holder = Writer(**found) if found else None
-            if not may_write(holder, me, now, holder is not None and _alive(holder)):
+            if not may_write(holder, me, now, holder is not None and may_live(holder.host, holder.process)):
                 return False
             self._store.files.write(WRITER, content)
         self._said = now
@@ -94,8 +93,3 @@ class Spool:
     def _content(self, name: str) -> dict[str, Any] | None:
         text = self._store.text(name)
         return None if text is None else dict(self._store.json(name, text))
-
-
-def _alive(writer: Writer) -> bool:
-    """Whether it may still run, as far as can be told from here."""
-    return writer.host != socket.gethostname() or psutil.pid_exists(writer.process)

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from landsweep.cluster import yaml_reader
+from landsweep.cluster import failures, yaml_reader
 from landsweep.cluster.store import QUESTION_FILE, SWEEP_FILE, SweepStore
 from landsweep.workers import record
 
@@ -170,16 +170,10 @@ def committed(store: SweepStore, again: Container[str] = ()) -> tuple[int, Count
 
     ``again``: failed trials that are tried again, and do not count as failed.
     """
-    rows = store.table("trials", ["trial", "status", "attempt", "seconds", "error"])
-    failed = rows.filter(pa.compute.field("status") == "failed")
-    done = store.snapshot()
-    lost = {record.trial_id(config, seed) for config, seeds in done.failed().items() for seed in seeds}
-    last = {row["trial"]: row for row in sorted(failed.to_pylist(), key=lambda row: int(row["attempt"]))}
-    failures = Counter(
-        error_class(row["error"] or "") for trial, row in last.items() if trial in lost and trial not in again
-    )
-    seconds = pa.compute.sum(rows.column("seconds")).as_py() or 0.0
-    return sum(len(seeds) for seeds in done.trials().values()), failures, float(seconds)
+    lost = failures.given_up(store)
+    classes = Counter(error_class(row["error"] or "") for trial, row in lost.items() if trial not in again)
+    seconds = pa.compute.sum(store.table("trials", ["seconds"]).column("seconds")).as_py() or 0.0
+    return sum(len(seeds) for seeds in store.snapshot().trials().values()), classes, float(seconds)
 
 
 def write(store: SweepStore, found: Status) -> None:
@@ -202,11 +196,11 @@ def current(store: SweepStore, now: float) -> Status:
     last = written(store)
     if last is not None and last.state == "running" and now - last.time <= STALE_SECONDS:
         return last
-    done, failures, seconds = committed(store)
+    done, failed, seconds = committed(store)
     total, price = max(_planned(store), done), _price(store)
     state = "idle" if last is None else ("lost" if last.state == "running" else last.state)
     state = "done" if done == total else ("idle" if state == "done" else state)
-    facts = Facts(store.name, state, total, done, failures, seconds, price)
+    facts = Facts(store.name, state, total, done, failed, seconds, price)
     found = status(facts, now)
     if last is None:
         return found
