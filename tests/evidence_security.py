@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from landsweep.cluster import commit
-from landsweep.cluster.files import checksum
 from landsweep.cluster.store import SweepStore
 from tests import fabricated
 from tests.claims import Measured, measured_claims
@@ -28,7 +27,7 @@ from tests.malformed import MALFORMED, VALID, content
 from tests.processes import free_port, watched
 from tests.ray_cluster import ray_cluster
 from tests.submitted import refusals
-from tests.test_hostile_store import PARAMETERS, POINTS, poisons
+from tests.test_hostile_store import PARAMETERS, POINTS, poisons, put
 from tests.test_security import BOMBS
 from tests.tracking_server import mlflow_server
 
@@ -86,15 +85,7 @@ def _many_rows(store: SweepStore) -> None:
     with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
         for _ in range(LARGE // 80):
             writer.write_table(table, row_group_size=10**7)
-    _put(store, POINTS, sink.getvalue().to_pybytes())
-
-
-def _put(store: SweepStore, name: str, written: bytes) -> None:
-    """A committed file of other content, in a log that knows it."""
-    store.files.write(name, written)
-    done = json.loads(store.files.read("log/00000000.done"))
-    done["files"][name] |= checksum(written)
-    store.files.write("log/00000000.done", json.dumps(done).encode())
+    put(store, POINTS, sink.getvalue().to_pybytes())
 
 
 def _linked(store: SweepStore) -> None:
@@ -117,10 +108,10 @@ def stores(folder: Path) -> Iterator[Attempt]:
         "a link": (_linked, "is a link"),
         "an entry of 1 GB": (lambda store: os.truncate(f"{store.uri}/log/00000000.json", 10**9), "1,000,000,000 bytes"),
         "a Parquet file of very many rows": (_many_rows, "rows in"),
-        "a pickle as Parquet": (lambda store: _put(store, POINTS, poison["pickle"]), "restore it from a copy"),
-        "a Parquet file with a pickle in it": (lambda store: _put(store, POINTS, poison["parquet"]), "cannot be read"),
+        "a pickle as Parquet": (lambda store: put(store, POINTS, poison["pickle"]), "restore it from a copy"),
+        "a Parquet file with a pickle in it": (lambda store: put(store, POINTS, poison["parquet"]), "cannot be read"),
         "safetensors announcing 2⁶³ bytes": (
-            lambda store: _put(store, PARAMETERS, (2**63 - 1).to_bytes(8, "little") + bytes(100)),
+            lambda store: put(store, PARAMETERS, (2**63 - 1).to_bytes(8, "little") + bytes(100)),
             "restore it from a copy",
         ),
     }
