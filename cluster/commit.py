@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -94,20 +94,19 @@ def gather(store: SweepStore) -> int:
 
     A claim is made only where every earlier one is done, so that what is pending is nobody else's.
     """
-    written = 0
+    written, claimed = 0, False
     while True:
         snapshot = store.snapshot()
         claim = next((claim for claim in snapshot.claims if not claim.done), None)
+        if claim is None:
+            _discard(store, snapshot)
+            pending = snapshot.pending()
+            if claimed or not pending:
+                return written
+            claim = _claim(store, snapshot, pending)
+            claimed = claim is not None
         if claim is not None:
             written += _finish(store, claim)
-            continue
-        pending = snapshot.pending()
-        _discard(store, snapshot, {batch.name for batch, _ in pending})
-        if not pending:
-            return written
-        claim = _claim(store, snapshot, pending)
-        if claim is not None:
-            return written + _finish(store, claim)
 
 
 def _claim(store: SweepStore, snapshot: Snapshot, pending: list[tuple[Staged, Spans]]) -> Claim | None:
@@ -212,12 +211,10 @@ def _put(store: SweepStore, name: str, content: bytes) -> dict[str, Any]:
     return checksum(content)
 
 
-def _discard(store: SweepStore, snapshot: Snapshot, keep: Set[str]) -> None:
+def _discard(store: SweepStore, snapshot: Snapshot) -> None:
     """Delete staged batches that done segments hold already (their deleter was killed, or another run was first)."""
-    gathered = {name for claim in snapshot.claims for name in claim.staged}
-    unneeded = gathered.union(batch.name for batch in snapshot.staged) - keep
     present = {name.split("/")[1] for name in store.files.names("staged")}
-    _delete_staged(store, sorted(present & unneeded))
+    _delete_staged(store, sorted(present & snapshot.needless()))
 
 
 def _delete_staged(store: SweepStore, names: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,16 @@ class Snapshot:
         gathered = {name for claim in done for name in claim.staged}
         return allot([batch for batch in self.staged if batch.name not in gathered], done)
 
+    def needless(self) -> set[str]:
+        """Names of staged batches of which done segments hold every trial.
+
+        A copy of what is only pending is none: a driver that sees no other may be about to claim it.
+        """
+        done = [claim for claim in self.claims if claim.done]
+        held = finished_by(done, {batch.config for batch in self.staged})
+        copies = {batch.name for batch in self.staged if not batch.seeds - held.get(batch.config, Spans())}
+        return copies.union(*(claim.staged for claim in done))
+
 
 def union(parts: Iterable[Mapping[str, Spans]]) -> Trials:
     """The trials of all ``parts``."""
@@ -100,15 +110,15 @@ def union(parts: Iterable[Mapping[str, Spans]]) -> Trials:
     return {config: held[0] if len(held) == 1 else Spans.union(held) for config, held in sets.items()}
 
 
+def finished_by(claims: Iterable[Claim], configurations: Set[str]) -> Trials:
+    """Of these configurations, the trials that ``claims`` hold and that need no other attempt."""
+    return union(claim.finished(configurations & claim.trials.keys()) for claim in claims)
+
+
 def allot(staged: Iterable[Staged], claims: Iterable[Claim]) -> list[tuple[Staged, Spans]]:
     """``staged`` by name, each with the seeds that neither ``claims`` nor a batch before it finished; none is empty."""
     ordered = sorted(staged, key=lambda batch: batch.name)
-    asked = {batch.config for batch in ordered}
-    logged = ((claim, asked & claim.trials.keys()) for claim in claims)
-    finished = union(
-        {config: claim.trials[config] - claim.failed.get(config, Spans()) for config in known}
-        for claim, known in logged
-    )
+    finished = finished_by(claims, {batch.config for batch in ordered})
     result = []
     for batch in ordered:
         before = finished.get(batch.config, Spans())

@@ -341,6 +341,21 @@ def test_two_drivers_gather_at_once(tmp_path: Path, operation: str, prefix: str,
     assert damaged(SweepStore(tmp_path))[1] == []
 
 
+def test_a_copy_that_another_driver_claims_is_not_deleted(tmp_path: Path) -> None:
+    """The other looked before our copy was there, and claims its own right before we claim ours."""
+    other = SweepStore(tmp_path)
+    first = fabricated.stage(other, "aa", [0, 1], "b0")
+    seen = other.snapshot()
+    while fabricated.stage(SweepStore(tmp_path), "aa", [0, 1], "b0") > first:
+        pass  # until one of ours is taken and the other's is needless
+    store = SweepStore(tmp_path)
+    store.files = Disturbed(tmp_path, "create", "log", lambda: commit._claim(other, seen, seen.pending()))
+    commit.gather(store)
+    assert trials(SweepStore(tmp_path)) == [("aa", 0), ("aa", 1)]
+    assert list((tmp_path / "staged").iterdir()) == []
+    assert damaged(SweepStore(tmp_path))[1] == []
+
+
 @pytest.mark.parametrize("table", ["points", "trials"])
 @pytest.mark.parametrize(("operation", "prefix"), [("names", "staged"), ("names", "log"), ("read", "staged")])
 def test_a_reader_sees_each_trial_once_while_a_gather_runs(
@@ -463,6 +478,7 @@ def test_hostile_names_in_the_log_are_refused(tmp_path: Path, name: str, place: 
         keys = {place: {"files": {name: {"bytes": 1, "sha256": ""}}, "segment": name, "staged": [name]}[place]}
     content = json.loads(store.files.read(path))
     store.files.write(path, json.dumps({**content, **keys}).encode())
+    store = SweepStore(store.uri)
     for act in (lambda: store.table("points"), lambda: commit.gather(store), lambda: damaged(store)):
         with pytest.raises(StoreError, match=r"not a relative name"):
             act()
@@ -541,7 +557,7 @@ def test_broken_json_is_named(tmp_path: Path, file: str, content: bytes) -> None
     file = file.format(fabricated.stage(store, "aa", [1]))
     (tmp_path / file).write_bytes(content)
     with pytest.raises(StoreError, match=file):
-        store.table("points")
+        SweepStore(tmp_path).table("points")
 
 
 def test_foreign_files_are_ignored(tmp_path: Path) -> None:
