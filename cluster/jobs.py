@@ -65,7 +65,7 @@ def submit(client: JobClient, sweep: Sweep, retry_failed: bool = False) -> Submi
     entrypoint = f"python -m landsweep run {shipping.SWEEP_FILE}{' --retry-failed' if retry_failed else ''}"
     metadata = {SWEEP: sweep.name, STORE: store, CONTENT: content}
     with tempfile.TemporaryDirectory() as folder:
-        shipping.ship(sweep, Path(folder))
+        shipping.ship(sweep, Path(folder), job)
         if not is_remote(store):
             _check_shared(client, Path(store))
         try:

@@ -36,8 +36,8 @@ _LEFT_OUT = (
 _FOLDERS_LEFT_OUT = ("__pycache__", "credentials", "secrets")
 
 
-def ship(sweep: Sweep, folder: Path) -> None:
-    """Write ``sweep.yaml`` and a copy of each ``code`` folder into the empty ``folder``.
+def ship(sweep: Sweep, folder: Path, job: str) -> None:
+    """Write ``sweep.yaml`` and a copy of each ``code`` folder into the empty ``folder``, for the job of that id.
 
     The shipped file names the copies, and its store as this machine sees it. Raises RequestError for folders that are
     missing or too large, and for local paths that only this working directory explains.
@@ -49,7 +49,9 @@ def ship(sweep: Sweep, folder: Path) -> None:
         size, count = _copy(source, folder / names[-1], left, files, absolute(sweep.store))
         left, files = left - size, files - count
     plain = {**sweep.canonical(), "code": names, "store": absolute(sweep.store)}
-    (folder / SWEEP_FILE).write_text(yaml_reader.to_text(plain), encoding="utf-8")
+    # Ray keeps equal folders once, and deletes it with the job before although this one was promised it: none is equal.
+    text = f"# shipped for {job}\n{yaml_reader.to_text(plain)}"
+    (folder / SWEEP_FILE).write_text(text, encoding="utf-8")
 
 
 def _copy(source: Path, target: Path, limit: int, most: int, store: str) -> tuple[int, int]:

@@ -139,7 +139,7 @@ class Clients:
         ended = self.run("status", "--json")
         return json.loads(ended.stdout) if ended.stdout.startswith("{") else None
 
-    def until(self, reached: Callable[[dict[str, Any]], bool], seconds: float = 600) -> dict[str, Any]:
+    def until(self, reached: Callable[[dict[str, Any]], bool], seconds: float = 240) -> dict[str, Any]:
         """The first status that is so."""
         end, pause = time.monotonic() + seconds, threading.Event()
         while time.monotonic() < end:
@@ -148,7 +148,7 @@ class Clients:
                 return found
             assert found is None or found["state"] != "FAILED", self.run("logs").stdout[-3000:]
             pause.wait(0.3)
-        raise AssertionError(f"not within {seconds:.0f} s; last: {found}")
+        raise AssertionError(f"not within {seconds:.0f} s; last: {found}\n{self.run('logs').stdout[-3000:]}")
 
 
 def done(found: dict[str, Any]) -> int:
@@ -164,6 +164,7 @@ class Stopped:
     at_stop: dict[str, Any]  # the status once the first job had ended
     stop_log: str
     at_end: dict[str, Any]
+    end_log: str
     code: int  # of the last status
 
 
@@ -182,9 +183,10 @@ def submit_stop_submit(clients: Clients, trials: int) -> Stopped:
     at_stop = clients.until(lambda found: found["state"] not in ("PENDING", "RUNNING"))
     again = clients.run("submit", "sweep.yaml")
     assert again.returncode == 0, again.stderr
-    clients.run("logs", "--follow")
+    end_log = clients.run("logs", "--follow").stdout
     at_end = clients.until(lambda found: found["state"] not in ("PENDING", "RUNNING"))
-    return Stopped((at_stop["id"], again.stdout.strip()), at_stop, stop_log, at_end, clients.run("status").returncode)
+    ids, code = (at_stop["id"], again.stdout.strip()), clients.run("status").returncode
+    return Stopped(ids, at_stop, stop_log, at_end, end_log, code)
 
 
 def refusals(dashboard: str) -> dict[str, int]:

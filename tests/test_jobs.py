@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,13 +140,23 @@ def test_what_travels_is_source_and_the_sweep(tmp_path: Path) -> None:
     assert client.environment.keys() == {control.VERSION, control.JOB, "RAY_JOB_STOP_WAIT_TIME_S"}
 
 
+def test_no_two_jobs_ship_the_same_package(tmp_path: Path) -> None:
+    """Ray may delete a package, together with the job that had it, although another that shipped the same begins."""
+    client, sweep, shipped = FakeClient(), small_sweep(tmp_path), []
+    for _ in range(2):
+        id = submitted(client, sweep).id
+        shipped.append(client.files)
+        client.known = [replace(one, state="SUCCEEDED") if one.id == id else one for one in client.known]
+    assert shipped[0] != shipped[1]
+
+
 def test_the_shipped_sweep_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its configurations, its store, and what its landscape's code hashes to."""
     sweep = spec.validate(small_sweep(tmp_path, store="results"), "toy")
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "shipped"
     folder.mkdir()
-    shipping.ship(sweep, folder)
+    shipping.ship(sweep, folder, "job-1")
     there = spec.load(folder / "sweep.yaml")
     assert there.configurations() == sweep.configurations()
     assert there.seeds == sweep.seeds

@@ -38,7 +38,8 @@ def test_submit_kill_the_client_stop_and_submit_again(
     assert went.at_stop["state"] == "SUCCEEDED"
     assert 2 <= went.at_stop["progress"]["done"] < 40
     assert "stopped as asked" in went.stop_log
-    assert (went.at_end["state"], went.at_end["progress"]["done"], went.code) == ("SUCCEEDED", 40, 0)
+    ended = (went.at_end["state"], went.at_end["progress"]["done"], went.code)
+    assert ended == ("SUCCEEDED", 40, 0), went.end_log[-3000:]
     trials = landsweep.open(tmp_path / "runs/wells").trials()
     assert set(trials["attempt"]) == {1}  # nothing was run twice
     monkeypatch.setattr(sys, "path", list(sys.path))

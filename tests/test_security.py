@@ -198,7 +198,7 @@ PUBLIC = ("model.py", "secrets.py", "tokenizer.json", "env/__init__.py", "tokens
 def shipped(folder: Path, sweep: dict[str, Any]) -> list[str]:
     target = folder / "shipped"
     target.mkdir()
-    shipping.ship(spec.validate(sweep, "toy"), target)
+    shipping.ship(spec.validate(sweep, "toy"), target, "job-1")
     files = (path for path in (target / "code").rglob("*") if not path.is_dir())
     return [path.relative_to(target / "code/0-code").as_posix() for path in files]
 
