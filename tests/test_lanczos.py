@@ -224,7 +224,7 @@ def test_products_over_a_ragged_last_chunk_of_samples(monkeypatch: pytest.Monkey
     )  # fmt: skip
     theta, vectors = surfaces.normal(3, landscape.dim, 6), surfaces.normal(3, landscape.dim * 5, 7).reshape(3, -1, 5)
     whole, dense = landscape.hvp(theta, vectors), landscape.hessian(theta) @ vectors
-    monkeypatch.setattr(landscape_module, "CHUNK_BYTES", 10 * landscape.sample_bytes * 2)
+    monkeypatch.setattr(landscape_module, "SAMPLES_BYTES", 10 * landscape.sample_bytes * 2)
     assert [round(weight * 37) for weight, _ in landscape._parts()] == [10, 10, 10, 7]
     chunked = landscape.hvp(theta, vectors)
     assert torch.allclose(whole, dense, rtol=0, atol=1e-13) and torch.allclose(chunked, whole, rtol=0, atol=1e-14)

@@ -21,8 +21,8 @@ def small_parts(model: str, loss: str, patch: pytest.MonkeyPatch) -> Landscape:
     """A landscape on 23 samples that are evaluated and summed at most 5 at a time, the last part ragged."""
     dataset = data(SHAPES[model], 23)
     held = built(model, dataset, loss=loss).sample_bytes
-    for module in (landscapes, supervised):
-        patch.setattr(module, "CHUNK_BYTES", 5 * 2 * held)
+    patch.setattr(landscapes, "CHUNK_BYTES", 5 * 2 * held)
+    patch.setattr(landscapes, "SAMPLES_BYTES", 5 * 2 * held)
     patch.setattr(mlps, "PART_BYTES", 3_000)
     found = built(model, dataset, loss=loss)
     assert len(found._parts()) == 5

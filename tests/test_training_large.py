@@ -28,7 +28,8 @@ RULES: dict[str, dict[str, Any]] = {
 
 def in_chunks(landscape: Landscape, patch: pytest.MonkeyPatch, samples: int) -> None:
     """So few samples at once, of two rows."""
-    patch.setattr(landscapes, "CHUNK_BYTES", samples * landscapes.MINIMUM_ROWS * landscape.sample_bytes)
+    for limit in ("CHUNK_BYTES", "SAMPLES_BYTES"):
+        patch.setattr(landscapes, limit, samples * landscapes.MINIMUM_ROWS * landscape.sample_bytes)
     assert (landscape.chunk_samples, landscape.chunk_rows) == (samples, landscapes.MINIMUM_ROWS)
 
 

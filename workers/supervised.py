@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from landsweep.workers.errors import LandscapeError
-from landsweep.workers.execution import MINIMUM_ROWS
-from landsweep.workers.landscape import CHUNK_BYTES, Landscape, Supervision
+from landsweep.workers.landscape import Landscape, Supervision, samples_at_once
 
 Model = Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, d)) → outputs (N, c)
 LOSSES = ("cross_entropy", "mse")
@@ -140,7 +139,7 @@ def supervised_landscape(
         _check_targets(split, targets, loss, tuple(probe.shape[1:]))
         splits[split].get(torch.float64, classes)  # made inside transforms of torch.func it would stay bound to them
     sample_bytes = 2 * max(1, kept_bytes(model, theta, train, loss))
-    model = in_parts(model, max(1, CHUNK_BYTES // (sample_bytes * MINIMUM_ROWS)))
+    model = in_parts(model, samples_at_once(sample_bytes))
 
     def loss_on(split: str) -> Callable[[Tensor], Tensor]:
         def evaluate(theta: Tensor) -> Tensor:

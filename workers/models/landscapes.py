@@ -57,7 +57,7 @@ def model_landscape(
 
 def _with_columns(landscape: Landscape, samples: int) -> Landscape:
     """With a dense Hessian of as many columns at once as fit a chunk of memory, for as few rows as there may be."""
-    kept = min(landscape.sample_bytes // 2 * samples, CHUNK_BYTES // (2 * MINIMUM_ROWS))  # of the samples taken at once
+    kept = landscape.sample_bytes // 2 * min(samples, landscape.chunk_samples)
     product = PRODUCT_FACTOR * (kept + 8 * landscape.dim)
     columns = min(landscape.dim, max(1, CHUNK_BYTES // (MINIMUM_ROWS * product)))
     cost = columns * product + 8 * 3 * landscape.dim**2
