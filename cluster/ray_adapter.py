@@ -28,6 +28,8 @@ _QUIET = {
 _OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 CONNECT_SECONDS = 10.0
+#: How often Ray asks the head for the cluster's id, each time up to a minute; its own 20 times look like a hang.
+_TRIES = "RAY_gcs_server_port_wait_time_s"
 
 
 def load(extra: str = "run") -> Any:
@@ -65,8 +67,9 @@ def connect(address: str | None, data_bytes: int) -> None:
             _reach(address)
             _join(address, quiet)
         except (OSError, RuntimeError, ValueError) as exc:
-            message = f"--address {address}: no Ray cluster answers there ({exc}); start one or leave the address out"
-            raise RequestError(message) from exc
+            message = f"--address {address}: no Ray cluster answers there, or none that takes this token ({exc})"
+            mend = f"start one, set {authentication.TOKEN} or {authentication.TOKEN_PATH}, or leave the address out"
+            raise RequestError(f"{message}; {mend}") from exc
         return
     authentication.own_token(os.environ)  # Ray's embedded start would write one that others can read
     store = OBJECT_STORE_BYTES + 2 * data_bytes
@@ -75,15 +78,21 @@ def connect(address: str | None, data_bytes: int) -> None:
 
 def _join(address: str, quiet: Mapping[str, Any]) -> None:
     """Join a cluster whose port answers. A head under load gives up a connection that it accepts a moment later."""
-    for pause in (2.0, 4.0, 8.0, None):
-        try:
-            load().init(address=address, **quiet)
-            return
-        except (OSError, RuntimeError):
-            load().shutdown()
-            if pause is None:
-                raise
-            threading.Event().wait(pause)
+    given = os.environ.get(_TRIES)
+    os.environ.setdefault(_TRIES, "3")
+    try:
+        for pause in (2.0, 4.0, 8.0, None):
+            try:
+                load().init(address=address, **quiet)
+                return
+            except (OSError, RuntimeError):
+                load().shutdown()
+                if pause is None:
+                    raise
+                threading.Event().wait(pause)
+    finally:
+        if given is None:  # processes that this one starts are not to inherit it
+            del os.environ[_TRIES]
 
 
 def nodes() -> list[Node]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -89,11 +91,28 @@ def reading(path: Path, read: object) -> Iterator[list[str]]:
         thread.join()
 
 
-def free_port() -> int:
-    """A port on loopback that nobody listens on."""
+#: Below the ports that Linux gives to whoever asks for any (32768 and above; gRPC servers share theirs with one that
+#: binds it later), above those of Ray's workers: nobody takes one of these before its server starts, or starts again.
+PORTS = range(20_000, 32_000)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nobody listens on, at random: other tests run beside these."""
+    return list(islice(filter(_free, random.SystemRandom().sample(PORTS, len(PORTS))), count))
+
+
+def _free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """One of :func:`free_ports`."""
+    return free_ports(1)[0]
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from tests.processes import free_ports
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "landsweep",
@@ -68,18 +69,6 @@ def client(endpoint: str) -> Any:
         aws_secret_access_key=ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
         region_name=ENVIRONMENT["AWS_DEFAULT_REGION"],
     )
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _await(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:

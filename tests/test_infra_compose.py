@@ -18,7 +18,8 @@ from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.deployment import COMPOSE, INFRA, SECRET, compose, values
-from tests.s3_server import binary, free_ports
+from tests.processes import free_ports
+from tests.s3_server import binary
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
 SCRIPT = INFRA / "compose/make_secrets.py"

@@ -19,9 +19,9 @@ import yaml
 
 from tests.chaos.schedule import Event, Store
 from tests.fault_proxy import NONE, FaultProxy, Faults
-from tests.processes import free_port
+from tests.processes import free_port, free_ports
 from tests.ray_cluster import RayCluster, ray_cluster
-from tests.s3_server import ENVIRONMENT, client, free_ports, s3_server
+from tests.s3_server import ENVIRONMENT, client, s3_server
 from tests.toy import small_sweep, spoil
 
 RAYLETS = 3
