@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 import os
@@ -34,7 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # the request was right, the machine failed
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -83,8 +81,10 @@ def command(name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(0) from None
             except OSError as error:
+                from landsweep.cluster.files import EXHAUSTED
+
                 _complain(f"{error}; mend that path, its permissions or the space left there")
-                raise typer.Exit(1 if error.errno in _EXHAUSTED else 2) from None
+                raise typer.Exit(1 if error.errno in EXHAUSTED else 2) from None
 
         app.command(name)(wrapped)
         return wrapped
