@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save as save_tensors
 
 from landsweep.cluster import parameters
-from landsweep.cluster.files import checksum
+from landsweep.cluster.files import checksum, is_remote
 from landsweep.cluster.spans import Spans
 from landsweep.cluster.store import PARAMETERS, Claim, Snapshot, Staged, SweepStore, allot, union
 from landsweep.cluster.tables import of_seeds
@@ -28,8 +28,11 @@ from landsweep.workers import record
 from landsweep.workers.errors import StoreError
 
 _STAGED_TABLES = record.TABLES
-#: Requests to the store at a time: a segment is made of thousands of small files, and nothing is handed out meanwhile.
+#: Requests to a remote store at a time: a segment is made of thousands of small files, and nothing is handed out
+#: meanwhile.
 AT_ONCE = 10
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def to_table(name: str, columns: Mapping[str, Sequence[Any]], grid: Mapping[str, bool]) -> pa.Table:
@@ -193,8 +196,7 @@ def _segment_table(store: SweepStore, table: str, taken: Sequence[tuple[Staged, 
 
 def _staged_contents(store: SweepStore, files: Iterable[tuple[Staged, str]]) -> list[bytes]:
     """Staged files, in their order."""
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(threads.map(lambda file: _staged_content(store, *file), files))
+    return _each(store, lambda file: _staged_content(store, *file), files)
 
 
 def _staged_content(store: SweepStore, batch: Staged, name: str) -> bytes:
@@ -218,5 +220,12 @@ def _discard(store: SweepStore, snapshot: Snapshot) -> None:
 
 
 def _delete_staged(store: SweepStore, names: Iterable[str]) -> None:
+    _each(store, store.files.delete, [f"staged/{name}" for name in names])
+
+
+def _each(store: SweepStore, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """``function`` of every item, in their order. A folder answers at once: no thread there takes memory."""
+    if not is_remote(store.uri):
+        return list(map(function, items))
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(store.files.delete, [f"staged/{name}" for name in names]))
+        return list(threads.map(function, items))

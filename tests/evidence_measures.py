@@ -108,6 +108,7 @@ def halved() -> tuple[str, bool]:
         said = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"error": done.stderr[-300:]}
         holds = holds and said.get("done") == 16 and not said["failed"]
         rows.append(f"{beside} MiB: {said.get('done')} of 16 trials done, {said.get('retried')} batches halved")
+        rows += [said["error"]] if "error" in said else []
     return "; ".join(rows), holds and " 0 batches" not in rows[0]
 
 
