@@ -28,7 +28,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 def in_chunks(landscape: Landscape, patch: pytest.MonkeyPatch, samples: int) -> None:
     """So few samples at once, of two rows."""
-    for limit in ("CHUNK_BYTES", "SAMPLES_BYTES"):
+    for limit in ("CHUNK_BYTES", "SAMPLES_BYTES", "MINIBATCH_BYTES"):
         patch.setattr(landscapes, limit, samples * landscapes.MINIMUM_ROWS * landscape.sample_bytes)
     assert (landscape.chunk_samples, landscape.chunk_rows) == (samples, landscapes.MINIMUM_ROWS)
 

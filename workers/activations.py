@@ -86,3 +86,12 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     if name == LINEAR:
         return lambda a: a
     return {**ACTIVATIONS, **KINKED}[name][0]
+
+
+def pulled_back(name: str, gradient: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """φ′(a) ∘ g, where both a and φ(a) are at hand."""
+    if name == LINEAR:
+        return gradient
+    if name == "tanh":
+        return torch.ops.aten.tanh_backward(gradient, after)  # type: ignore[no-any-return]
+    return gradient * {**ACTIVATIONS, **KINKED}[name][1](before)[0]

@@ -25,6 +25,8 @@ Lipschitz = float | Callable[[Tensor, Tensor], Tensor]  # K everywhere, or (θ (
 CHUNK_BYTES = 256 * 2**20
 #: Likewise of MINIMUM_ROWS evaluations on a part of the samples: caches hold it, which halves the time of large sets.
 SAMPLES_BYTES = 32 * 2**20
+#: Likewise of one product of minibatches by a closed formula: the cache of one core nearly holds it.
+MINIBATCH_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Landscape:
     init: Callable[[torch.Generator], Tensor]  # → θ (n,), float64
     samples: int = 0  # training samples; 0 for a plain function
     minibatch_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # (θ, sample indices (b,)) → (), the data loss
+    closed_minibatch_gradient: Callable[[Tensor, Tensor], Tensor] | None = None  # (B, n), indices (B, b) → (B, n)
     weight_decay: float = 0.0  # λ of the regulariser λ/2·‖θ‖², which ``loss`` holds and ``minibatch_loss`` does not
     train_loss: Scalar | None = None  # the data loss, without regulariser
     train_error: Scalar | None = None  # fraction of training samples misclassified
@@ -106,14 +109,22 @@ class Landscape:
 
     def minibatch_gradient(self, thetas: Tensor, index: Tensor) -> Tensor:
         """∇ of the data loss at each row, on the row's own samples. (B, n), indices (B, b) → (B, n)."""
-        assert self.minibatch_loss is not None
-        evaluate, total = vmap(grad(self.minibatch_loss)), torch.zeros_like(thetas)
-        for part in torch.split(index, self.chunk_samples, dim=1):
-            rows = self.rows_of(part.shape[1])
-            chunks = zip(torch.split(thetas, rows), torch.split(part, rows), strict=True)
-            gradient = torch.cat([padded(evaluate, theta, samples) for theta, samples in chunks])
-            total = total + part.shape[1] / index.shape[1] * gradient
+        parts = torch.split(index, self.chunk_samples, dim=1)
+        if len(parts) == 1:
+            return self._on_samples(thetas, index)
+        total = torch.zeros_like(thetas)
+        for part in parts:
+            total = torch.add(total, self._on_samples(thetas, part), alpha=part.shape[1] / index.shape[1])
         return total
+
+    def _on_samples(self, thetas: Tensor, index: Tensor) -> Tensor:
+        assert self.minibatch_loss is not None
+        closed = self.closed_minibatch_gradient
+        cached = closed and thetas.device.type == "cpu"
+        rows = self.rows_of(index.shape[1], MINIBATCH_BYTES if cached else CHUNK_BYTES)
+        chunks = zip(torch.split(thetas, rows), torch.split(index, rows), strict=True)
+        evaluate = closed or vmap(grad(self.minibatch_loss))
+        return torch.cat([padded(evaluate, theta, samples) for theta, samples in chunks])
 
     def hessian(self, thetas: Tensor) -> Tensor:
         """∇²L at each row, as computed (not symmetrised). (B, n) → (B, n, n), in chunks that fit memory."""
@@ -189,11 +200,11 @@ class Landscape:
     @property
     def chunk_rows(self) -> int:
         """How many rows one chunk of evaluations on all samples takes."""
-        return self.rows_of(self.samples)
+        return self.rows_of(self.samples, CHUNK_BYTES)
 
-    def rows_of(self, samples: int) -> int:
-        """How many rows one chunk of evaluations takes, on so many samples each."""
-        return max(MINIMUM_ROWS, CHUNK_BYTES // (64 * self.dim + self.sample_bytes * max(1, samples)))
+    def rows_of(self, samples: int, limit: int) -> int:
+        """How many rows one chunk of evaluations takes, on so many samples each; ``limit`` is in bytes."""
+        return max(MINIMUM_ROWS, limit // (64 * self.dim + self.sample_bytes * max(1, samples)))
 
     # --- landscapes of the user's own ------------------------------------------------------------------------
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from landsweep.workers.activations import ACTIVATIONS, KINKED
 from landsweep.workers.architecture import Architecture, layers_of
 from landsweep.workers.data import Dataset
+from landsweep.workers.dense_gradient import dense_gradient
 from landsweep.workers.landscape import CHUNK_BYTES, Field, Landscape
 from landsweep.workers.mlp_hessian import MlpHessian
 from landsweep.workers.models import symmetries
@@ -87,6 +89,6 @@ def mlp(
         "mlp", network, (inputs, labels), (dataset.test_inputs.flatten(1), dataset.test_labels),
         loss=loss, weight_decay=weight_decay, initialisation=initialisation, init_scale=init_scale,
         symmetries=[] if weight_decay > 0 else _symmetries(network, inputs, loss),
-        layers=layers_of(network.split, network.depth),
+        layers=layers_of(network.split, network.depth), gradient=functools.partial(dense_gradient, network),
         **_closed(network, inputs, labels, loss, weight_decay),
     )  # fmt: skip

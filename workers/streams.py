@@ -56,7 +56,16 @@ def normal(stream_keys: Tensor, start: int, count: int) -> Tensor:
 
 
 def permutation(stream_keys: Tensor, epoch: int, size: int) -> Tensor:
-    """A random order of 0 … size−1 for each trial and epoch. Returns int64 (B, size)."""
+    """A random order of 0 … size−1 for each trial and epoch. Returns int64 (B, size).
+
+    Numbers are sorted whose low bits hold their places: no two are equal, and sorting alone takes half the time of
+    sorting with places.
+    """
     counter = torch.arange(epoch * size, (epoch + 1) * size, device=stream_keys.device)
-    drawn = bits(stream_keys, counter)
-    return torch.argsort(drawn, dim=1, stable=True)
+    places = (1 << (size - 1).bit_length()) - 1
+    drawn = bits(stream_keys, counter).bitwise_and_(~places).bitwise_or_(counter - epoch * size)
+    if drawn.device.type == "cpu":
+        drawn.numpy().sort(axis=1)  # by vector instructions, which torch's does not use
+    else:
+        drawn = torch.sort(drawn, dim=1).values
+    return drawn.bitwise_and_(places)

@@ -13,6 +13,8 @@ from landsweep.workers.errors import LandscapeError
 from landsweep.workers.landscape import Landscape, Supervision, samples_at_once
 
 Model = Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, d)) → outputs (N, c)
+#: (thetas (B, n), inputs (B, b, …), targets (B, b, …), loss) → ∇ of each row's mean loss (B, n)
+Gradient = Callable[[Tensor, Tensor, Tensor, str], Tensor]
 LOSSES = ("cross_entropy", "mse")
 
 
@@ -34,6 +36,11 @@ class _Split:
             targets = targets if self._loss == "cross_entropy" else targets.to(dtype)
             self._cache[dtype] = (self.inputs.to(dtype), targets)
         return self._cache[dtype]
+
+
+def _rows(data: Tensor, index: Tensor) -> Tensor:
+    """data[index]. (N, …), (B, b) → (B, b, …), by index_select, which takes a quarter of the time."""
+    return data.index_select(0, index.reshape(-1)).view(*index.shape, *data.shape[1:])
 
 
 def in_parts(model: Model, samples: int) -> Model:
@@ -118,12 +125,13 @@ def supervised_landscape(
     test: tuple[Tensor, Tensor],
     loss: str,
     weight_decay: float,
+    gradient: Gradient | None = None,
     **known: Any,
 ) -> Landscape:
     """L(θ) = mean loss over ``train`` + λ/2·‖θ‖², with λ = ``weight_decay``.
 
-    ``train`` and ``test`` are (inputs (N, …), labels (N,) or targets (N, c)). ``known`` are further fields of
-    :class:`Landscape`. Raises LandscapeError for data that cannot be used.
+    ``train`` and ``test`` are (inputs (N, …), labels (N,) or targets (N, c)); ``gradient`` is a closed formula for
+    minibatches. ``known`` are further fields of :class:`Landscape`. Raises LandscapeError for data that cannot be used.
     """
     if loss not in LOSSES:
         raise LandscapeError(f"loss: found {loss!r}; allowed are {', '.join(LOSSES)}")
@@ -165,6 +173,11 @@ def supervised_landscape(
         inputs, targets = splits["train"].get(theta.dtype, classes)
         return data_loss(model(theta, inputs[index]), targets[index], loss)
 
+    def minibatch_gradient(thetas: Tensor, index: Tensor) -> Tensor:
+        assert gradient is not None
+        inputs, targets = splits["train"].get(thetas.dtype, classes)
+        return gradient(thetas, _rows(inputs, index), _rows(targets, index), loss)
+
     def outputs(theta: Tensor) -> Tensor:
         inputs, _ = splits["train"].get(theta.dtype, classes)
         values = model(theta, inputs)
@@ -184,6 +197,7 @@ def supervised_landscape(
         samples=len(train[0]),
         sample_bytes=sample_bytes,
         minibatch_loss=minibatch_loss,
+        closed_minibatch_gradient=minibatch_gradient if gradient else None,
         weight_decay=weight_decay,
         train_loss=train_loss,
         test_loss=loss_on("test"),

@@ -165,11 +165,11 @@ def _gradients(
     size, steps, data = settings["batch_size"], settings["steps"], landscape.unregularised()
     if size == "full" or landscape.minibatch_loss is None or size >= landscape.samples:
         for _ in range(first, steps):
-            yield lambda theta: data.gradient(theta) + decay * theta
+            yield lambda theta: torch.addcmul(data.gradient(theta), decay, theta)
         return
     for index in minibatches(keys, landscape.samples, size, steps, first):
         yield functools.partial(_on, data, index, decay)
 
 
 def _on(data: Landscape, index: Tensor, decay: Tensor, theta: Tensor) -> Tensor:
-    return data.minibatch_gradient(theta, index) + decay * theta
+    return torch.addcmul(data.minibatch_gradient(theta, index), decay, theta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 from landsweep.workers.activations import LINEAR
 from landsweep.workers.architecture import Architecture, layers_of
 from landsweep.workers.data import Dataset
+from landsweep.workers.dense_gradient import dense_gradient
 from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.models import symmetries
 from landsweep.workers.models.landscapes import model_landscape
@@ -78,4 +80,5 @@ def deep_linear(
         symmetries=_symmetries(network, inputs, weight_decay),
         closed_hessian=hessian, hessian_bytes=products.hessian_bytes, hessian_lipschitz=products.lipschitz,
         global_minimum=lowest(products) if weight_decay == 0 else None, layers=layers_of(network.split, network.depth),
+        gradient=functools.partial(dense_gradient, network),
     )  # fmt: skip

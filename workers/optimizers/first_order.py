@@ -23,9 +23,9 @@ class SGD:
 
     def step(self, theta: Tensor, state: State, at: Step) -> tuple[Tensor, State]:
         gradient, momentum = at.gradient(theta), at.of("momentum")
-        velocity = momentum * state["velocity"] + gradient
-        direction = gradient + momentum * velocity if self.nesterov else velocity
-        return theta - at.of("lr") * direction, {"velocity": velocity}
+        velocity = torch.addcmul(gradient, momentum, state["velocity"])
+        direction = torch.addcmul(gradient, momentum, velocity) if self.nesterov else velocity
+        return torch.addcmul(theta, at.of("lr"), direction, value=-1), {"velocity": velocity}
 
 
 @dataclass(frozen=True)
