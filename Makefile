@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: venv run test check evidence chaos clean
+.PHONY: venv run test check evidence chaos bench clean
 
 venv: $(STAMP)
 
@@ -29,6 +29,10 @@ evidence: venv
 
 chaos: venv
 	$(BIN)/python -m tests.chaos
+
+bench: venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m tests.benchmarks
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
