@@ -1,7 +1,7 @@
 """``make bench``: every contest, interleaved; ``python -m tests.benchmarks [--repetitions N] [NAME …]`` some of them.
 
-Prints rates and ratios, and writes ``results.json`` and ``ratios.png`` into ``runs/benchmarks``. Exit 1 where a ratio that
-is wanted is not reached.
+Prints rates and ratios, and writes ``results.json`` and ``ratios.png`` into ``runs/benchmarks``. Exit 1 where a ratio
+that is wanted is not reached.
 """
 
 from __future__ import annotations
