@@ -26,7 +26,7 @@ from tests.data_files import Array, image_bytes, write
 from tests.processes import Ended, watched
 from tests.recomputed import Elman, Point, Truth, consistent, idx, standardised
 from tests.s3_server import ENVIRONMENT, binary, client, s3_server
-from tests.test_model_grid import REFUSED, TOLERANCE, grid, largest_error, refusal_fault
+from tests.test_model_grid import REFUSED, TOLERANCE, grid, largest_errors, refusal_fault
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 MEMORY = 4e9  # bytes that all processes of a run may take together
@@ -35,22 +35,36 @@ STRIPES = ("across", "checked", "down")  # classes of the generated images
 
 # --- the grid ----------------------------------------------------------------------------------------------------
 def whole_grid() -> Measured:
-    """Every cell, with a smooth activation, another one and relu."""
+    """Every cell, with a smooth activation, another one and relu.
+
+    Against torch.nn in float32 two roundings meet, of ε·‖z‖ each where ‖g‖ has become small; such cells are printed
+    with torch.nn's own distance from its float64 gradient.
+    """
     cells = grid(("tanh", "silu", "relu"))
-    worst, faults = dict.fromkeys(TOLERANCE, 0.0), list[str]()
+    alone, plain = dict.fromkeys(TOLERANCE, 0.0), dict.fromkeys(TOLERANCE, 0.0)
+    faults, rounded = list[str](), list[str]()
     for cell in cells:
         try:
-            error = largest_error(cell)
+            errors = largest_errors(cell)
         except (AssertionError, RuntimeError, ValueError) as exc:
             faults.append(f"{cell}: {exc}")
             continue
-        worst[cell.dtype] = max(worst[cell.dtype], error)
-        faults += [f"{cell}: {error:.1e}"] if error > TOLERANCE[cell.dtype] else []
-    for fault in faults:
-        print(f"    {fault}", flush=True)
+        alone[cell.dtype], plain[cell.dtype] = (
+            max(alone[cell.dtype], errors.alone),
+            max(plain[cell.dtype], errors.plain),
+        )
+        faults += [f"{cell}: {errors.alone:.1e}"] if errors.alone > TOLERANCE[cell.dtype] else []
+        if errors.plain > TOLERANCE[cell.dtype]:
+            rounded.append(f"{cell}: {errors.plain:.1e} from torch.nn's, which is {errors.rounding:.1e} from float64's")
+    for said in [*faults, *rounded]:
+        print(f"    {said}", flush=True)
     text = f"{len(cells) - len(faults)} of {len(cells)} cells (model × loss × optimiser × dtype × batch size × "
-    text += "activation) train batched; largest ‖g − g′‖/‖g′‖ of a gradient that is taken, g′ of one net in torch: "
-    return text + ", ".join(f"{dtype} {error:.1e}" for dtype, error in worst.items()), not faults
+    text += (
+        "activation) train batched; largest ‖g − g′‖/‖g′‖ of a gradient that is taken, g′ of one net without a batch: "
+    )
+    text += ", ".join(f"{dtype} {error:.1e}" for dtype, error in alone.items())
+    text += "; g′ by torch.nn: " + ", ".join(f"{dtype} {error:.1e}" for dtype, error in plain.items())
+    return f"{text} ({len(rounded)} cells above 1e-6, printed)", not faults
 
 
 def refusals() -> Measured:
@@ -173,7 +187,7 @@ def mnist1d() -> Measured:
     """The published set of one-dimensional digits, read by a recurrent net one number after the other."""
     data = {"data": "mnist1d", "weight_decay": DECAY}
     net = {"name": "rnn", "hidden": 16, "initialisation": "orthogonal"}
-    training = {**ADAM, "lr": 0.003, "steps": 3000}
+    training = {**ADAM, "lr": 0.003, "steps": 5000}
     found = ran({**data, **net}, training, seeds=3, measure={"spectrum": "lanczos", "lanczos_steps": 2, "include": []})
     raw = library.load({"data": {"name": "mnist1d", "samples": 5000, "seed": 42}})
     pairs = ((raw.inputs, raw.labels), (raw.test_inputs, raw.test_labels))

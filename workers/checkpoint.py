@@ -27,12 +27,12 @@ class Position:
     following: tuple[Tensor, ...]  # each (B, n) float64, one step after each snapshot
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All of it by name."""
+        """A copy of all of it, by name: training goes on in its own tensors."""
         tensors = {"theta": self.theta, **{f"state.{name}": value for name, value in self.state.items()}}
         tensors["snapshots"] = torch.stack(self.snapshots)
         if self.following:
             tensors["following"] = torch.stack(self.following)
-        return {name: value.contiguous().cpu().numpy() for name, value in tensors.items()}
+        return {name: value.cpu().numpy().copy() for name, value in tensors.items()}
 
 
 def restored(step: int, arrays: Arrays, begin: Position, wanted: tuple[int, ...]) -> Position | None:

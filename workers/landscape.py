@@ -25,7 +25,7 @@ Lipschitz = float | Callable[[Tensor, Tensor], Tensor]  # K everywhere, or (θ (
 CHUNK_BYTES = 256 * 2**20
 #: Likewise of MINIMUM_ROWS evaluations on a part of the samples: caches hold it, which halves the time of large sets.
 SAMPLES_BYTES = 32 * 2**20
-#: Likewise of one product of minibatches by a closed formula: the cache of one core nearly holds it.
+#: Likewise of one training step on minibatches by a closed formula: a cache nearly holds it.
 MINIBATCH_BYTES = 8 * 2**20
 
 
@@ -120,10 +120,12 @@ class Landscape:
     def _on_samples(self, thetas: Tensor, index: Tensor) -> Tensor:
         assert self.minibatch_loss is not None
         closed = self.closed_minibatch_gradient
-        cached = closed and thetas.device.type == "cpu"
-        rows = self.rows_of(index.shape[1], MINIBATCH_BYTES if cached else CHUNK_BYTES)
-        chunks = zip(torch.split(thetas, rows), torch.split(index, rows), strict=True)
+        rows = self.rows_of(index.shape[1])
+        rows = min(rows, self.cached_rows(index.shape[1])) if closed and thetas.device.type == "cpu" else rows
         evaluate = closed or vmap(grad(self.minibatch_loss))
+        if rows >= len(thetas):
+            return padded(evaluate, thetas, index)
+        chunks = zip(torch.split(thetas, rows), torch.split(index, rows), strict=True)
         return torch.cat([padded(evaluate, theta, samples) for theta, samples in chunks])
 
     def hessian(self, thetas: Tensor) -> Tensor:
@@ -200,11 +202,16 @@ class Landscape:
     @property
     def chunk_rows(self) -> int:
         """How many rows one chunk of evaluations on all samples takes."""
-        return self.rows_of(self.samples, CHUNK_BYTES)
+        return self.rows_of(self.samples)
 
-    def rows_of(self, samples: int, limit: int) -> int:
-        """How many rows one chunk of evaluations takes, on so many samples each; ``limit`` is in bytes."""
-        return max(MINIMUM_ROWS, limit // (64 * self.dim + self.sample_bytes * max(1, samples)))
+    def rows_of(self, samples: int) -> int:
+        """How many rows one chunk of evaluations takes, on so many samples each."""
+        return max(MINIMUM_ROWS, CHUNK_BYTES // (64 * self.dim + self.sample_bytes * max(1, samples)))
+
+    def cached_rows(self, samples: int) -> int:
+        """How many rows take a step together on minibatches of so many samples: in float32 each has θ, its gradient,
+        the optimiser's state and what the samples hold."""
+        return max(MINIMUM_ROWS, MINIBATCH_BYTES // (16 * self.dim + self.sample_bytes // 4 * samples))
 
     # --- landscapes of the user's own ------------------------------------------------------------------------
     @staticmethod

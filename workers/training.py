@@ -19,7 +19,7 @@ from landsweep.workers.optimizers.schedules import scheduled
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 SNAPSHOTS = 25
-Gradient = Callable[[Tensor], Tensor]  # (B, n) → (B, n)
+Gradient = Callable[[slice, Tensor], Tensor]  # rows, their θ (B, n) → (B, n)
 
 
 @dataclass(frozen=True)
@@ -137,39 +137,60 @@ def _positions(
     landscape: Landscape, settings: Mapping[str, Any], optimizer: Optimizer, keys: Streams, h: Hyperparameters,
     at: Position, wanted: tuple[int, ...],
 ) -> Iterator[Position]:  # fmt: skip
-    """Training after each step that is left, from ``at`` on."""
+    """Training after each step that is left, from ``at`` on; θ and the state are those of this step until the next."""
     steps, schedule = settings["steps"], settings.get("schedule")
     h = {name: pad_rows(value).to(at.theta.dtype) for name, value in h.items()}
-    noise = pad_rows(keys.noise)
-    theta, state, snapshots, following = at.theta, at.state, at.snapshots, at.following
-    gradients = _gradients(landscape, settings, pad_rows(keys.order), h["weight_decay"].unsqueeze(1), at.step)
-    for step, gradient in enumerate(gradients, start=at.step):
-        here = Step(step, scheduled(h, schedule, step, steps), noise, gradient, landscape)
-        theta, state = optimizer.step(theta, state, here)
-        theta = landscape.retracted(theta)
+    noise, decay = pad_rows(keys.noise), h["weight_decay"].unsqueeze(1)
+    snapshots, following = at.snapshots, at.following
+    theta, state = at.theta.clone(), {name: value.clone() for name, value in at.state.items()}
+    for step, gradient in enumerate(_gradients(landscape, settings, pad_rows(keys.order), decay, at.step), at.step):
+        now = scheduled(h, schedule, step, steps)
+        for rows in _groups(landscape, settings, theta):
+            here = Step(step, _of(now, rows), noise[rows], functools.partial(gradient, rows), landscape)
+            moved, after = optimizer.step(theta[rows], _of(state, rows), here)
+            theta[rows] = landscape.retracted(moved)
+            for name, value in after.items():
+                state[name][rows] = value
         if step in wanted:
-            following = (*following, theta.to(torch.float64))
+            following = (*following, theta.to(torch.float64, copy=True))
         if step + 1 in wanted:
-            snapshots = (*snapshots, theta.to(torch.float64))
+            snapshots = (*snapshots, theta.to(torch.float64, copy=True))
         yield Position(step + 1, theta, state, snapshots, following)
+
+
+def _groups(landscape: Landscape, settings: Mapping[str, Any], theta: Tensor) -> list[slice]:
+    """The rows that take a step together: as many as a cache holds, where nothing is gained by more."""
+    size, rows = settings["batch_size"], len(theta)
+    if landscape.closed_minibatch_gradient and not _whole(landscape, size) and theta.device.type == "cpu":
+        rows = landscape.cached_rows(size)
+    return [slice(first, first + rows) for first in range(0, len(theta), rows)]
+
+
+def _of(tensors: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    return {name: value[rows] for name, value in tensors.items()}
+
+
+def _whole(landscape: Landscape, size: int | str) -> bool:
+    """Whether a step takes all samples."""
+    return size == "full" or landscape.minibatch_loss is None or int(size) >= landscape.samples
 
 
 def _gradients(
     landscape: Landscape, settings: Mapping[str, Any], keys: Tensor, decay: Tensor, first: int
 ) -> Iterator[Gradient]:
-    """One function θ (B, n) → ∇ (B, n) a step: of the whole objective, or of that step's minibatches.
+    """One function (rows, θ of these rows) → ∇ a step: of the whole objective, or of that step's minibatches.
 
     The regulariser's λθ, ``decay`` (B, 1) being λ, is added to the data loss's, so that trials of different λ share one
     program.
     """
     size, steps, data = settings["batch_size"], settings["steps"], landscape.unregularised()
-    if size == "full" or landscape.minibatch_loss is None or size >= landscape.samples:
+    if _whole(landscape, size):
         for _ in range(first, steps):
-            yield lambda theta: torch.addcmul(data.gradient(theta), decay, theta)
+            yield lambda rows, theta: torch.addcmul(data.gradient(theta), decay[rows], theta)
         return
     for index in minibatches(keys, landscape.samples, size, steps, first):
         yield functools.partial(_on, data, index, decay)
 
 
-def _on(data: Landscape, index: Tensor, decay: Tensor, theta: Tensor) -> Tensor:
-    return torch.addcmul(data.minibatch_gradient(theta, index), decay, theta)
+def _on(data: Landscape, index: Tensor, decay: Tensor, rows: slice, theta: Tensor) -> Tensor:
+    return torch.addcmul(data.minibatch_gradient(theta, index[rows]), decay[rows], theta)
