@@ -85,10 +85,10 @@ def _training(settings: Mapping[str, Any], known: Footprint, trials: int) -> flo
 
 
 def _trajectories(settings: Mapping[str, Any], known: Footprint, trials: int) -> float:
-    """Gradients at all snapshots, a chunk at a time."""
+    """Gradients at all snapshots and their losses on the test set, a chunk at a time."""
     rows = trials * min(SNAPSHOTS, settings["training"]["steps"] + 1)
-    chunk = min(rows, known.chunk_rows) * known.chunk_samples * known.gradient
-    return float(chunk + 8 * 4 * known.dim * rows)
+    a_row = max(known.chunk_samples * known.gradient, known.test_samples * known.value)
+    return float(min(rows, known.chunk_rows) * a_row + 8 * 4 * known.dim * rows)
 
 
 def _curvature(settings: Mapping[str, Any], known: Footprint, trials: int) -> float:

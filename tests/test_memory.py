@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 MIB = 2**20
 MLP = {"name": "mlp", "data": "digits", "hidden": [5], "train_size": 200, "weight_decay": 1e-3}
-KNOWN = Footprint(100, 0, 0, 1000.0, 1000.0, 1000.0, 1e6, 10, 100, 1)
+KNOWN = Footprint(100, 0, 0, 500.0, 1000.0, 1000.0, 1000.0, 1e6, 10, 100, 1)
 
 
 def complete(**sections: Any) -> dict[str, Any]:

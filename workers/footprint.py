@@ -52,6 +52,7 @@ class Footprint:
     dim: int  # n
     samples: int  # N
     data: int  # the tensors of training and test set
+    value: float  # one row's value, a sample
     gradient: float  # one row's value and gradient, a sample; of the whole objective where there are no samples
     product: float  # one row's product of the Hessian with one vector, likewise
     vector: float  # what each more vector adds to it
@@ -59,6 +60,7 @@ class Footprint:
     hessian_rows: int  # rows that one chunk of Hessians takes
     chunk_rows: int  # rows that one chunk of other evaluations takes
     chunk_samples: int  # samples that it takes; 1 where there are none
+    test_samples: int = 0  # samples that an evaluation on the test set takes
 
 
 def measured(landscape: Landscape) -> Footprint:
@@ -76,6 +78,7 @@ def measured(landscape: Landscape) -> Footprint:
         dim=landscape.dim,
         samples=landscape.samples,
         data=sum(tensor.nbytes for split in splits for tensor in split),
+        value=_value(landscape),
         gradient=gradient,
         product=product,
         vector=vector,
@@ -83,6 +86,7 @@ def measured(landscape: Landscape) -> Footprint:
         hessian_rows=landscape.hessian_rows,
         chunk_rows=landscape.chunk_rows,
         chunk_samples=samples,
+        test_samples=min(len(known.test[0]), landscape.chunk_samples) if known else 0,
     )
 
 
@@ -108,23 +112,34 @@ def _products(vectors: int) -> Callable[[Scalar], Scalar]:
     return products
 
 
+def _value(landscape: Landscape) -> float:
+    """The bytes of one more row and sample of L's values: what does not depend on θ is there once for all rows."""
+    two, four = (_samples_of(landscape, lambda loss: loss, rows) for rows in (MINIMUM_ROWS, 2 * MINIMUM_ROWS))
+    return max(0.0, (four - two) / MINIMUM_ROWS)
+
+
 def _a_sample(landscape: Landscape, derivative: Callable[[Scalar], Scalar]) -> float:
     """The bytes of one row and one more sample."""
+    return _samples_of(landscape, derivative, MINIMUM_ROWS) / MINIMUM_ROWS
+
+
+def _samples_of(landscape: Landscape, derivative: Callable[[Scalar], Scalar], rows: int) -> float:
+    """The bytes of one more sample in so many rows; of all where there are no samples."""
     partial, samples = landscape.minibatch_loss, min(SAMPLES, landscape.samples)
     if partial is None or samples < 2:
-        return _peak(landscape, derivative(landscape.loss)) / MINIMUM_ROWS
+        return _peak(landscape, derivative(landscape.loss), rows)
     device = landscape.init(torch.Generator().manual_seed(0)).device
 
     def on(count: int) -> Scalar:
         index = torch.arange(count, device=device)
         return lambda theta: partial(theta, index)
 
-    few, many = (_peak(landscape, derivative(on(count))) for count in (samples // 2, samples))
-    return max(0.0, (many - few) / (samples - samples // 2) / MINIMUM_ROWS)
+    few, many = (_peak(landscape, derivative(on(count)), rows) for count in (samples // 2, samples))
+    return max(0.0, (many - few) / (samples - samples // 2))
 
 
-def _peak(landscape: Landscape, function: Scalar) -> int:
-    theta = landscape.init(torch.Generator().manual_seed(0)).to(torch.float64).expand(MINIMUM_ROWS, -1).contiguous()
+def _peak(landscape: Landscape, function: Scalar, rows: int) -> int:
+    theta = landscape.init(torch.Generator().manual_seed(0)).to(torch.float64).expand(rows, -1).contiguous()
     with Allocated() as allocated:
         vmap(function)(theta)
     peak: int = allocated.peak
