@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from landsweep.workers.footprint import Footprint
     from landsweep.workers.samples import Samples
 
-#: What a worker's first batch adds whatever it does: torch's transforms, compilers and BLAS buffers.
-OVERHEAD = 150 * 2**20
+#: What a worker's first batch adds whatever it does: torch's transforms, compilers and BLAS buffers (101 … 112 MiB
+#: measured of batches that hold next to nothing).
+OVERHEAD = 105 * 2**20
+#: What a process takes, over what its tensors hold: allocators keep blocks that were freed, the more the more sizes
+#: there are (measured: 1.0 … 1.5 with whole Hessians, 1.6 … 2.0 by products).
+_KEPT_DENSE, _KEPT_PRODUCTS = 1.25, 1.6
 SNAPSHOTS = 25
 #: n×n matrices a row at the peak of each phase, with small Hessians (measured: 3.3, 5.1, 4.4, 5.4), and those alive
 #: while the last chunk of Hessians is made.
@@ -64,10 +68,13 @@ def batch_bytes(settings: Mapping[str, Any], known: Footprint, trials: int) -> i
     What is held throughout (data, snapshots) and the largest of what its phases add, one after the other: training,
     the trajectories' gradients, the curvature at the start, the searches, the classification of what they found.
     """
+    from landsweep.workers.mode import is_dense
+
     snapshots: int = 2 * min(SNAPSHOTS, settings["training"]["steps"] + 1)  # with the steps that follow them
     held = OVERHEAD + _data(settings, known) + 8 * known.dim * trials * snapshots
     phases = (_training, _trajectories, _curvature, _measures)
-    return round(held + max(phase(settings, known, trials) for phase in phases))
+    kept = _KEPT_DENSE if is_dense(settings, known.dim) else _KEPT_PRODUCTS
+    return round(held + kept * max(phase(settings, known, trials) for phase in phases))
 
 
 def _data(settings: Mapping[str, Any], known: Footprint) -> float:
