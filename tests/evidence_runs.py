@@ -188,7 +188,7 @@ def mnist1d() -> Measured:
     data = {"data": "mnist1d", "weight_decay": DECAY}
     net = {"name": "rnn", "hidden": 48, "initialisation": "orthogonal"}
     schedule = {"name": "cosine", "warmup": 100, "final": 0.02}  # a constant rate throws some nets back at the end
-    training = {**ADAM, "lr": 0.001, "steps": 4000, "schedule": schedule}
+    training = {**ADAM, "lr": 0.001, "steps": 8000, "schedule": schedule}
     found = ran({**data, **net}, training, seeds=3, measure={"spectrum": "lanczos", "lanczos_steps": 2, "include": []})
     raw = library.load({"data": {"name": "mnist1d", "samples": 5000, "seed": 42}})
     pairs = ((raw.inputs, raw.labels), (raw.test_inputs, raw.test_labels))
