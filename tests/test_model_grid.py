@@ -171,6 +171,7 @@ def largest_errors(cell: Cell) -> Errors:
         for row in range(len(SEEDS)):
             at, index = theta[row], indices[step][row]
             plain = plain_gradient(cell, dataset, at, index)
+            assert plain.dtype == gradient.dtype
             exact = plain_gradient(cell, dataset, at.to(torch.float64), index)
             errors = [relative_error(gradient[row], other) for other in (alone_gradient(landscape, at, index), plain)]
             assert gradient.dtype != torch.float64 or max(errors) <= TOLERANCE["float64"]

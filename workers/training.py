@@ -143,9 +143,10 @@ def _positions(
     noise, decay = pad_rows(keys.noise), h["weight_decay"].unsqueeze(1)
     snapshots, following = at.snapshots, at.following
     theta, state = at.theta.clone(), {name: value.clone() for name, value in at.state.items()}
+    groups = _groups(landscape, settings, theta)
     for step, gradient in enumerate(_gradients(landscape, settings, pad_rows(keys.order), decay, at.step), at.step):
         now = scheduled(h, schedule, step, steps)
-        for rows in _groups(landscape, settings, theta):
+        for rows in groups:
             here = Step(step, _of(now, rows), noise[rows], functools.partial(gradient, rows), landscape)
             moved, after = optimizer.step(theta[rows], _of(state, rows), here)
             theta[rows] = landscape.retracted(moved)
