@@ -78,7 +78,7 @@ def measured(landscape: Landscape) -> Footprint:
         dim=landscape.dim,
         samples=landscape.samples,
         data=sum(tensor.nbytes for split in splits for tensor in split),
-        value=_value(landscape),
+        value=_value(landscape) if known else 0.0,
         gradient=gradient,
         product=product,
         vector=vector,

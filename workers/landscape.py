@@ -119,10 +119,8 @@ class Landscape:
 
     def _on_samples(self, thetas: Tensor, index: Tensor) -> Tensor:
         assert self.minibatch_loss is not None
-        closed = self.closed_minibatch_gradient
+        evaluate = self.closed_minibatch_gradient or vmap(grad(self.minibatch_loss))
         rows = self.rows_of(index.shape[1])
-        rows = min(rows, self.cached_rows(index.shape[1])) if closed and thetas.device.type == "cpu" else rows
-        evaluate = closed or vmap(grad(self.minibatch_loss))
         if rows >= len(thetas):
             return padded(evaluate, thetas, index)
         chunks = zip(torch.split(thetas, rows), torch.split(index, rows), strict=True)
