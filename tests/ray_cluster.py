@@ -52,6 +52,7 @@ def _environment(folder: Path, extra: Mapping[str, str] | None = None) -> dict[s
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
     own = {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
+    own["RAY_TMPDIR"] = str(folder)  # Ray leaves a cluster's address in RAY_TMPDIR/ray: not where other clusters do
     return environment({**token, **own, **(extra or {})})
 
 
@@ -60,6 +61,7 @@ def ray_cluster(raylets: int, extra: Mapping[str, str] | None = None) -> Iterato
     """A head without CPUs and so many raylets of one CPU, with ``extra`` in their environment; ended by process id."""
     with tempfile.TemporaryDirectory(prefix="lr", ignore_cleanup_errors=True) as name:
         folder = Path(name)
+        (folder / "ray").mkdir()
         (folder / "token").write_text(TOKEN)
         (folder / "token").chmod(0o600)
         command = [sys.executable, "-m", "tests.ray_cluster", name, str(raylets)]
@@ -95,6 +97,7 @@ def _main(folder: str, raylets: int) -> None:
     ports = {"dashboard_port": port, "dashboard_agent_listen_port": free_port(), "gcs_server_port": free_port()}
     head = {"num_cpus": 0, "include_dashboard": True, "dashboard_host": "127.0.0.1", "temp_dir": folder, **ports}
     cluster = Cluster(initialize_head=True, head_node_args=head)
+    _record(cluster, folder)
     nodes = [_add(cluster, folder, number) for number in range(raylets)]
     print(json.dumps({"dashboard": f"http://127.0.0.1:{port}", "gcs": cluster.address}), flush=True)
     for line in sys.stdin:
@@ -111,7 +114,16 @@ def _main(folder: str, raylets: int) -> None:
 
 def _add(cluster: Any, folder: str, number: int) -> Any:
     """A raylet with a folder of its own, as on a machine of its own: what is shipped to it lies there."""
-    return cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{number}")
+    node = cluster.add_node(num_cpus=1, temp_dir=f"{folder}/{number}")
+    _record(cluster, f"{folder}/{number}")
+    return node
+
+
+def _record(cluster: Any, folder: str) -> None:
+    """Leave the address where ``ray start`` does: a job joins any cluster of this machine where it finds none."""
+    from ray._private.utils import write_ray_address
+
+    write_ray_address(cluster.address, folder)
 
 
 if __name__ == "__main__":
