@@ -65,6 +65,7 @@ class Landscape:
     samples: int = 0  # training samples; 0 for a plain function
     minibatch_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # (θ, sample indices (b,)) → (), the data loss
     closed_minibatch_gradient: Callable[[Tensor, Tensor], Tensor] | None = None  # (B, n), indices (B, b) → (B, n)
+    closed_products: Callable[[Tensor, Tensor], Tensor] | None = None  # (B, n), v (B, n, k) → ∇²(data loss)·v
     weight_decay: float = 0.0  # λ of the regulariser λ/2·‖θ‖², which ``loss`` holds and ``minibatch_loss`` does not
     train_loss: Scalar | None = None  # the data loss, without regulariser
     train_error: Scalar | None = None  # fraction of training samples misclassified
@@ -135,8 +136,13 @@ class Landscape:
         """Hessian–vector products, forward over reverse (Pearlmutter 1994). (B, n), (B, n, m) → (B, n, m).
 
         In chunks of rows and columns that fit memory. Where the training set is large, samples are taken in chunks of
-        equal size and a ragged last one, each weighted by its share.
+        equal size and a ragged last one, each weighted by its share. A closed formula takes few rows at once: a cache
+        holds them.
         """
+        if self.closed_products is not None:
+            pairs = zip(*(torch.split(one, self.cached_rows(self.samples)) for one in (thetas, vectors)), strict=True)
+            data = torch.cat([padded(self.closed_products, theta, vector) for theta, vector in pairs])
+            return data.add_(vectors, alpha=self.weight_decay)
         columns = min(vectors.shape[2], max(1, self.chunk_rows // MINIMUM_ROWS))
         if columns < vectors.shape[2]:
             return torch.cat([self.hvp(thetas, part) for part in torch.split(vectors, columns, dim=2)], 2)

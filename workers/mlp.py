@@ -14,6 +14,7 @@ from landsweep.workers.activations import ACTIVATIONS, KINKED
 from landsweep.workers.architecture import Architecture, layers_of
 from landsweep.workers.data import Dataset
 from landsweep.workers.dense_gradient import dense_gradient
+from landsweep.workers.dense_products import dense_products
 from landsweep.workers.landscape import CHUNK_BYTES, Field, Landscape
 from landsweep.workers.mlp_hessian import MlpHessian
 from landsweep.workers.models import symmetries
@@ -90,5 +91,6 @@ def mlp(
         loss=loss, weight_decay=weight_decay, initialisation=initialisation, init_scale=init_scale,
         symmetries=[] if weight_decay > 0 else _symmetries(network, inputs, loss),
         layers=layers_of(network.split, network.depth), gradient=functools.partial(dense_gradient, network),
+        products=functools.partial(dense_products, network),
         **_closed(network, inputs, labels, loss, weight_decay),
     )  # fmt: skip

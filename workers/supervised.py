@@ -15,6 +15,8 @@ from landsweep.workers.landscape import Landscape, Supervision, samples_at_once
 Model = Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, d)) → outputs (N, c)
 #: (thetas (B, n), inputs (B, b, …), targets (B, b, …), loss) → ∇ of each row's mean loss (B, n)
 Gradient = Callable[[Tensor, Tensor, Tensor, str], Tensor]
+#: (thetas (B, n), vectors (B, n, k), inputs (N, …), targets (N, …), loss) → ∇²(mean loss)·v of each (B, n, k)
+Products = Callable[[Tensor, Tensor, Tensor, Tensor, str], Tensor]
 LOSSES = ("cross_entropy", "mse")
 
 
@@ -126,12 +128,14 @@ def supervised_landscape(
     loss: str,
     weight_decay: float,
     gradient: Gradient | None = None,
+    products: Products | None = None,
     **known: Any,
 ) -> Landscape:
     """L(θ) = mean loss over ``train`` + λ/2·‖θ‖², with λ = ``weight_decay``.
 
     ``train`` and ``test`` are (inputs (N, …), labels (N,) or targets (N, c)); ``gradient`` is a closed formula for
-    minibatches. ``known`` are further fields of :class:`Landscape`. Raises LandscapeError for data that cannot be used.
+    minibatches, ``products`` one for all samples. ``known`` are further fields of :class:`Landscape`. Raises
+    LandscapeError for data that cannot be used.
     """
     if loss not in LOSSES:
         raise LandscapeError(f"loss: found {loss!r}; allowed are {', '.join(LOSSES)}")
@@ -178,6 +182,13 @@ def supervised_landscape(
         inputs, targets = splits["train"].get(thetas.dtype, classes)
         return gradient(thetas, _rows(inputs, index), _rows(targets, index), loss)
 
+    def data_products(thetas: Tensor, vectors: Tensor) -> Tensor:
+        assert products is not None
+        whole, total = splits["train"].get(thetas.dtype, classes), torch.zeros_like(vectors)
+        for some, theirs in zip(*(torch.split(one, samples_at_once(sample_bytes)) for one in whole), strict=True):
+            total.add_(products(thetas, vectors, some, theirs, loss), alpha=len(some) / len(whole[0]))
+        return total
+
     def outputs(theta: Tensor) -> Tensor:
         inputs, _ = splits["train"].get(theta.dtype, classes)
         values = model(theta, inputs)
@@ -198,6 +209,7 @@ def supervised_landscape(
         sample_bytes=sample_bytes,
         minibatch_loss=minibatch_loss,
         closed_minibatch_gradient=minibatch_gradient if gradient else None,
+        closed_products=data_products if products else None,
         weight_decay=weight_decay,
         train_loss=train_loss,
         test_loss=loss_on("test"),

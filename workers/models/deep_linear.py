@@ -14,6 +14,7 @@ from landsweep.workers.activations import LINEAR
 from landsweep.workers.architecture import Architecture, layers_of
 from landsweep.workers.data import Dataset
 from landsweep.workers.dense_gradient import dense_gradient
+from landsweep.workers.dense_products import dense_products
 from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.models import symmetries
 from landsweep.workers.models.landscapes import model_landscape
@@ -81,4 +82,5 @@ def deep_linear(
         closed_hessian=hessian, hessian_bytes=products.hessian_bytes, hessian_lipschitz=products.lipschitz,
         global_minimum=lowest(products) if weight_decay == 0 else None, layers=layers_of(network.split, network.depth),
         gradient=functools.partial(dense_gradient, network),
+        products=functools.partial(dense_products, network),
     )  # fmt: skip

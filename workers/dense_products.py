@@ -1,0 +1,120 @@
+"""Hessian-vector products of fully connected nets in closed form, for many nets and vectors at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from landsweep.workers.activations import ACTIVATIONS, KINKED, LINEAR
+from landsweep.workers.architecture import Architecture
+from landsweep.workers.models.network import Weights
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What B nets hold of N samples after one forward and backward pass: units are rows, samples columns.
+
+    Of layer m (from 1): x_{m−1}, δ_m = ∂ℓ/∂a_m, and of hidden ones φ′(a_m) and φ″(a_m) ∘ W_{m+1}ᵀδ_{m+1}.
+    """
+
+    weights: Weights
+    values: list[Tensor]  # x_0 … (B, width, N)
+    slopes: list[Tensor]  # φ′ (B, width, N)
+    bends: list[Tensor]  # φ″ ∘ Wᵀδ (B, width, N)
+    deltas: list[Tensor]  # δ_1 … (B, width, N)
+    shares: Tensor  # softmax(z) (B, c, N)
+
+
+def dense_products(
+    network: Architecture, thetas: Tensor, vectors: Tensor, inputs: Tensor, targets: Tensor, loss: str
+) -> Tensor:
+    """∇²ℓ·v, ℓ the mean loss of each net on the same samples: thetas (B, n), vectors (B, n, k), inputs (N, d), targets
+    (N,) labels for cross_entropy or (N, c) for mse → (B, n, k).
+
+    With a_m = W_m x_{m−1} + b_m, x_m = φ(a_m), δ_m = ∂ℓ/∂a_m, and R the derivative along v = (V_m, v_m):
+
+        Ra_m = W_m Rx_{m−1} + V_m x_{m−1} + v_m,  Rx_m = φ′(a_m) ∘ Ra_m,  Rδ_top = ∇²ℓ·Ra_top,
+        Rδ_m = φ′(a_m) ∘ (W_{m+1}ᵀ Rδ_{m+1} + V_{m+1}ᵀ δ_{m+1}) + φ″(a_m) ∘ W_{m+1}ᵀδ_{m+1} ∘ Ra_m,
+
+    ∇²ℓ·v has Rδ_m x_{m−1}ᵀ + δ_m Rx_{m−1}ᵀ at W_m and Σ Rδ_m at b_m (Pearlmutter 1994).
+    """
+    done = _pass(network, thetas, inputs, targets, loss)
+    return torch.stack([_product(network, done, vector, loss) for vector in vectors.unbind(2)], 2)
+
+
+def _pass(network: Architecture, thetas: Tensor, inputs: Tensor, targets: Tensor, loss: str) -> _Pass:
+    weights = network.split(thetas)
+    values, slopes, bends = [inputs.mT.expand(len(thetas), -1, -1)], list[Tensor](), list[Tensor]()
+    for layer in range(1, network.depth + 1):
+        outputs = torch.bmm(weights[f"W{layer}"], values[-1])
+        if network.bias:
+            outputs += weights[f"b{layer}"].unsqueeze(2)
+        if layer < network.depth:
+            value, slope, bend = _activated(network.activation, outputs)
+            values.append(value)
+            slopes.append(slope)
+            bends.append(bend)
+    shares = torch.softmax(outputs, 1) if loss == "cross_entropy" else outputs
+    deltas = [_residual(shares, targets, loss)]
+    for layer in range(network.depth, 1, -1):
+        above = torch.bmm(weights[f"W{layer}"].mT, deltas[0])
+        bends[layer - 2] *= above
+        deltas.insert(0, above.mul_(slopes[layer - 2]))
+    return _Pass(weights, values, slopes, bends, deltas, shares)
+
+
+def _activated(name: str, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """φ, φ′ and φ″ at the pre-activations."""
+    if name == LINEAR:
+        return before, torch.ones_like(before), torch.zeros_like(before)
+    if name == "tanh":
+        value = torch.tanh(before)
+        slope = 1 - value * value
+        return value, slope, -2 * value * slope
+    function, derivatives = {**ACTIVATIONS, **KINKED}[name]
+    return function(before), *derivatives(before)
+
+
+def _residual(outputs: Tensor, targets: Tensor, loss: str) -> Tensor:
+    """∂ℓ/∂z (B, c, N) of the outputs, or of their softmax for cross-entropy."""
+    if loss == "mse":
+        return (outputs - targets.mT) * (2 / targets.numel())
+    return (outputs - functional.one_hot(targets, outputs.shape[1]).mT.to(outputs.dtype)) / len(targets)
+
+
+def _curved(shares: Tensor, moved: Tensor, loss: str) -> Tensor:
+    """∇²ℓ·Rz (B, c, N)."""
+    _, classes, samples = moved.shape
+    if loss == "mse":
+        return moved * (2 / (samples * classes))
+    weighted = shares * moved
+    return weighted.sub_(shares * weighted.sum(1, keepdim=True)).div_(samples)
+
+
+def _product(network: Architecture, done: _Pass, vector: Tensor, loss: str) -> Tensor:
+    """∇²ℓ·v for one v of each net. (B, n) → (B, n)."""
+    along = network.split(vector.contiguous())
+    before, moved = list[Tensor](), list[Tensor]()  # Ra_1 …, Rx_1 …
+    for layer in range(1, network.depth + 1):
+        change = torch.bmm(along[f"W{layer}"], done.values[layer - 1])
+        if network.bias:
+            change += along[f"b{layer}"].unsqueeze(2)
+        if layer > 1:
+            change.baddbmm_(done.weights[f"W{layer}"], moved[-1])
+        before.append(change)
+        if layer < network.depth:
+            moved.append(change * done.slopes[layer - 1])
+    delta, found = _curved(done.shares, before[-1], loss), dict[str, Tensor]()
+    for layer in range(network.depth, 0, -1):
+        part = torch.bmm(delta, done.values[layer - 1].mT)
+        found[f"b{layer}"] = delta.sum(2)
+        if layer > 1:
+            part.baddbmm_(done.deltas[layer - 1], moved[layer - 2].mT)
+            delta = torch.bmm(done.weights[f"W{layer}"].mT, delta)
+            delta.baddbmm_(along[f"W{layer}"].mT, done.deltas[layer - 1])
+            delta.mul_(done.slopes[layer - 2]).addcmul_(done.bends[layer - 2], before[layer - 2])
+        found[f"W{layer}"] = part
+    return torch.cat([found[block.name].flatten(1) for block in network.blocks], 1)
