@@ -14,6 +14,7 @@ from torch import Tensor
 
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.optimizers import build
+from landsweep.workers.optimizers.first_order import FUSED, SGD
 from landsweep.workers.optimizers.perturbed_gd import unit_ball
 from landsweep.workers.optimizers.rule import Step
 from landsweep.workers.optimizers.saddle_free_newton import DAMPINGS
@@ -270,3 +271,33 @@ def test_learning_curves_of_a_linear_net_are_the_exact_ones() -> None:
     assert error <= 1e-3
     coarse, _ = mode_error((1.0, 0.6), 0.05, step=1e-2, end=3.5)
     assert 3 < coarse / error < 30  # an Euler method's error is linear in its step
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_thetas_move_by_the_same_formula_each_as_alone(nesterov: bool, dtype: torch.dtype) -> None:
+    """Rows of three settings of one program; the length fills no whole number of vector registers."""
+    rule, length = SGD(nesterov), FUSED + 5
+    start, slope = (torch.randn(6, length, generator=torch.Generator().manual_seed(s), dtype=dtype) for s in (0, 1))
+    lr = torch.tensor([0.1, 0.1, 0.2, 0.2, 0.2, 0.1], dtype=dtype)
+    momentum = torch.tensor([0.9, 0.9, 0.9, 0.5, 0.5, 0.0], dtype=dtype)
+
+    def moved(rows: slice, steps: int = 3) -> torch.Tensor:
+        theta, h = start[rows].clone(), {"lr": lr[rows], "momentum": momentum[rows]}
+        state = rule.init(theta)
+        for step in range(steps):
+            here = Step(step, h, torch.arange(len(theta)), lambda at: torch.sin(at) + slope[rows], bowl(length))
+            theta, state = rule.step(theta, state, here)
+        return theta
+
+    together = moved(slice(0, 6))
+    for row in range(6):
+        assert torch.equal(moved(slice(row, row + 1))[0], together[row])
+    theta, velocity = start.double(), torch.zeros_like(start.double())
+    for _ in range(3):
+        gradient = torch.sin(theta) + slope.double()
+        velocity = momentum.double()[:, None] * velocity + gradient
+        direction = gradient + momentum.double()[:, None] * velocity if nesterov else velocity
+        theta = theta - lr.double()[:, None] * direction
+    tolerance = 10 * torch.finfo(dtype).eps
+    torch.testing.assert_close(together.double(), theta, rtol=tolerance, atol=tolerance)

@@ -148,10 +148,11 @@ def _positions(
         now = scheduled(h, schedule, step, steps)
         for rows in groups:
             here = Step(step, _of(now, rows), noise[rows], functools.partial(gradient, rows), landscape)
-            moved, after = optimizer.step(theta[rows], _of(state, rows), here)
-            theta[rows] = landscape.retracted(moved)
+            part, places = theta[rows], _of(state, rows)
+            moved, after = optimizer.step(part, places, here)
+            _written(part, landscape.retracted(moved))
             for name, value in after.items():
-                state[name][rows] = value
+                _written(places[name], value)
         if step in wanted:
             following = (*following, theta.to(torch.float64, copy=True))
         if step + 1 in wanted:
@@ -165,6 +166,12 @@ def _groups(landscape: Landscape, settings: Mapping[str, Any], theta: Tensor) ->
     if landscape.closed_minibatch_gradient and not _whole(landscape, size) and theta.device.type == "cpu":
         rows = landscape.cached_rows(size)
     return [slice(first, first + rows) for first in range(0, len(theta), rows)]
+
+
+def _written(place: Tensor, value: Tensor) -> None:
+    """Put ``value`` where it belongs, unless it was made there."""
+    if value is not place:
+        place.copy_(value)
 
 
 def _of(tensors: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
@@ -194,4 +201,4 @@ def _gradients(
 
 
 def _on(data: Landscape, index: Tensor, decay: Tensor, rows: slice, theta: Tensor) -> Tensor:
-    return torch.addcmul(data.minibatch_gradient(theta, index[rows]), decay[rows], theta)
+    return data.minibatch_gradient(theta, index[rows]).addcmul_(decay[rows], theta)

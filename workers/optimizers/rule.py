@@ -1,4 +1,4 @@
-"""What an optimiser is: a pure function on many trials at once, init → state, step → (parameters, state)."""
+"""What an optimiser is: functions on many trials at once, init → state, step → (parameters, state)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Step:
 
 
 class Optimizer(Protocol):
-    """One update rule. No operation mixes rows."""
+    """One update rule. No operation mixes rows. ``step`` may work in place, on the θ and the state that it is given."""
 
     @property
     def names(self) -> tuple[str, ...]:
