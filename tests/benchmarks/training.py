@@ -1,9 +1,10 @@
 """Training rates: seed·steps a second of many nets at once, momentum SGD on minibatches of 128 digits.
 
 ``python -m tests.benchmarks.training CONTENDER MODEL SEEDS STEPS`` measures one and prints JSON. CONTENDER is
-landsweep, jax (vmap, jit and scan) or torch (one seed after another); MODEL is one of MODELS. All train the same net on
-the same 1,200 standardised images with the same loss, weight decay and learning rate: a new random order every epoch,
-its last minibatch ragged. Compilation and imports are not in the rates.
+landsweep, jax (vmap, jit and scan), torch (one seed after another) or peak (the steps that the core could take if a
+step were its matrix products alone, each as fast as large ones); MODEL is one of MODELS. All train the same net on the
+same 1,200 standardised images with the same loss, weight decay and learning rate: a new random order every epoch, its
+last minibatch ragged. Compilation and imports are not in the rates.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tests.benchmarks.contest import OURS, Contest, process
 from tests.digits import SAMPLES
 from tests.trained import section
 
-TRAIN, BATCH, LR, MOMENTUM, DECAY = 1200, 128, 0.05, 0.9, 1e-3
+TRAIN, BATCH, LR, MOMENTUM, DECAY, CLASSES = 1200, 128, 0.05, 0.9, 1e-3, 10
 MODULE = "tests.benchmarks.training"
 
 
@@ -178,16 +179,41 @@ def by_torch(model: Model, seeds: int, steps: int) -> dict[str, float]:
     return {"rate": seeds * steps / (time.perf_counter() - begun), "objective": float(np.mean(objectives))}
 
 
-CONTENDERS = {OURS: by_landsweep, "jax": by_jax, "torch": by_torch}
+def products(model: Model) -> float:
+    """Floating-point operations of the matrix products of a step of one seed, averaged over an epoch whose last
+    minibatch is ragged: W₁x and W₂φ, both gradients of weights, and W₂ᵀδ, 2·b·(2dh + 3hc)."""
+    (hidden,), inputs, samples = model.landscape["hidden"], model.side**2, len(data(model.side).train_labels)
+    return 2 * samples / -(-samples // BATCH) * hidden * (2 * inputs + 3 * CLASSES)
+
+
+def by_peak(model: Model, seeds: int, steps: int) -> dict[str, float]:
+    """Products of large float32 matrices alone: the fastest of some sizes, each timed a few times."""
+    torch.set_num_threads(1)
+    fastest = 0.0
+    for size in (512, 1024, 2048):
+        matrix = torch.randn(size, size)
+        torch.mm(matrix, matrix)
+        for _ in range(3):
+            begun = time.perf_counter()
+            for _ in range(2**13 // size):
+                torch.mm(matrix, matrix)
+            fastest = max(fastest, 2**13 // size * 2 * size**3 / (time.perf_counter() - begun))
+    return {"rate": fastest / products(model), "GFLOP/s": fastest / 1e9}
+
+
+CONTENDERS = {OURS: by_landsweep, "jax": by_jax, "torch": by_torch, "peak": by_peak}
 
 
 def contests() -> list[Contest]:
     """Rates on one core each."""
     found = []
-    for name, seeds, steps in (("mlp", 64, 3000), ("mlp", 256, 1000), ("wide", 64, 100), ("cnn", 64, 300)):
+    for name, seeds, steps in (("mlp", 64, 3000), ("mlp", 256, 1000), ("wide", 64, 200), ("cnn", 64, 300)):
         pair = {who: process(MODULE, who, name, seeds, steps) for who in (OURS, "jax")}
         work = f"{MODELS[name].said}, {seeds} seeds, {steps} steps, one core"
         found.append(Contest(f"training {name} {seeds}", work, "seed·steps/s", 1.0, pair))
+    near = {who: process(MODULE, who, "wide", 64, 200) for who in (OURS, "peak")}
+    work = f"{MODELS['wide'].said}, 64 seeds, 200 steps, against products of large matrices alone, one core"
+    found.append(Contest("training wide peak", work, "seed·steps/s", 0.6, near))
     one = {OURS: process(MODULE, OURS, "mlp", 256, 1000), "torch": process(MODULE, "torch", "mlp", 2, 1000)}
     work = "64-25-10, 256 seeds at once, against one seed after another, one core"
     return [*found, Contest("training one by one", work, "seed·steps/s", 40.0, one)]
