@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from landsweep.workers.activations import KINKED, LINEAR
+from landsweep.workers.activations import ACTIVATIONS, KINKED, LINEAR
 from landsweep.workers.architecture import dense, dense_blocks, layers_of
 from landsweep.workers.data import Dataset
-from landsweep.workers.landscape import Field, Landscape
+from landsweep.workers.landscape import CHUNK_BYTES, Field, Landscape
 from landsweep.workers.models import symmetries
 from landsweep.workers.models.initialisation import Block
 from landsweep.workers.models.landscapes import model_landscape
 from landsweep.workers.models.network import Network, Weights
+from landsweep.workers.models.two_layer_hessian import TwoLayerHessian
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,17 @@ def _rescalings(network: Autoencoder) -> list[Field]:
     return fields
 
 
+def _closed(network: Autoencoder, inputs: Tensor, loss: str, weight_decay: float) -> dict[str, Any]:
+    """The Hessian in closed form, where there is one for the net and what it keeps and holds fits memory."""
+    if network.tied or network.depth > 1 or network.activation not in ACTIVATIONS or loss != "mse":
+        return {}
+    inside = network.widths[1]
+    hessian = TwoLayerHessian(inputs, inputs, inside, network.activation, network.bias, weight_decay)
+    if max(hessian.kept, hessian.temporaries) > CHUNK_BYTES:
+        return {}
+    return {"closed_hessian": hessian, "hessian_bytes": hessian.temporaries + hessian.kept}
+
+
 def autoencoder(
     dataset: Dataset,
     *,
@@ -135,4 +148,5 @@ def autoencoder(
         loss=loss, weight_decay=weight_decay, initialisation=initialisation, init_scale=init_scale,
         symmetries=_symmetries(network, inputs, weight_decay),
         layers=layers_of(lambda theta: network.complete(network.split(theta)), 2 * network.depth),
+        **_closed(network, inputs, loss, weight_decay),
     )  # fmt: skip
