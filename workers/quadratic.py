@@ -34,12 +34,37 @@ def restricted(hessian: Tensor, span: Tensor) -> Tensor:
 
 
 def _restricted(hessian: Tensor, span: Tensor) -> Tensor:
-    dim = hessian.shape[1]
-    tangents = span @ span.mT
-    rest = torch.eye(dim, dtype=hessian.dtype, device=hessian.device) - tangents
-    size = hessian.flatten(1).norm(dim=1) / dim**0.5
-    result: Tensor = rest @ hessian @ rest + size[:, None, None] * tangents
+    """H − QYᵀ − YQᵀ with T = QQᵀ and Y = HQ − ½QQᵀHQ − ½cQ: products of n×n by n×m matrices only."""
+    size = hessian.flatten(1).norm(dim=1) / hessian.shape[1] ** 0.5
+    image = hessian @ span
+    image = image - 0.5 * (span @ (span.mT @ image) + size[:, None, None] * span)
+    half = span @ image.mT
+    result: Tensor = hessian - half - half.mT
     return result
+
+
+def convex_newton(hessian: Tensor, gradient: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
+    """−H⁻¹g where all eigenvalues of H exceed ``floor`` (B,) ≥ 0, elsewhere 0, and where they do. (B, n), (B,) bool.
+
+    H (B, n, n) symmetric. Two Cholesky factorisations, of H − floor·I and H, take a tenth of an eigensystem's time.
+    """
+    certain = padded(_exceeds, hessian, floor)
+    step, rows = torch.zeros_like(gradient), torch.nonzero(certain).flatten()
+    if rows.numel():
+        step[rows] = padded(_solved, hessian[rows], -gradient[rows])
+    return step, certain
+
+
+def _exceeds(hessian: Tensor, floor: Tensor) -> Tensor:
+    finite = torch.isfinite(hessian).flatten(1).all(1)
+    shifted = torch.where(finite[:, None, None], hessian, 0.0)
+    shifted.diagonal(dim1=1, dim2=2).sub_(floor.unsqueeze(1))
+    return torch.logical_and(finite, torch.linalg.cholesky_ex(shifted)[1] == 0)
+
+
+def _solved(hessian: Tensor, right: Tensor) -> Tensor:
+    factor, _ = torch.linalg.cholesky_ex(hessian)
+    return torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
 
 
 def in_eigenbasis(vectors: Tensor, x: Tensor) -> Tensor:
@@ -56,6 +81,21 @@ def newton_coefficients(eigenvalues: Tensor, coefficients: Tensor, cutoff: Tenso
     """−H⁺g in the eigenbasis: −c/λ where |λ| > cutoff, else 0. (B, n)."""
     regular = eigenvalues.abs() > cutoff.unsqueeze(1)
     return torch.where(regular, -coefficients / torch.where(regular, eigenvalues, torch.ones_like(eigenvalues)), 0.0)
+
+
+def newton_step(hessian: Tensor, gradient: Tensor, safe: float) -> Tensor:
+    """−H⁺g, H (B, n, n) symmetric, eigenvalues at rounding level left out; NaN where H is not finite. (B, n).
+
+    By Cholesky factors where all eigenvalues exceed ``safe``·‖H‖_F, else from the eigensystem.
+    """
+    step, certain = convex_newton(hessian, gradient, safe * hessian.flatten(1).norm(dim=1))
+    rows = torch.nonzero(~certain).flatten()
+    if rows.numel():
+        values, vectors, finite = eigh(hessian[rows])
+        cutoff = gradient.shape[1] * torch.finfo(gradient.dtype).eps * values.abs().amax(1)
+        coefficients = newton_coefficients(values, in_eigenbasis(vectors, gradient[rows]), cutoff)
+        step[rows] = torch.where(finite.unsqueeze(1), from_eigenbasis(vectors, coefficients), torch.nan)
+    return step
 
 
 def flatness(eigenvalues: Tensor, coefficients: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.quadratic import (
-    LocalModel,
     eigh,
     flatness,
     in_eigenbasis,
     newton_coefficients,
+    newton_step,
     restricted,
 )
-from landsweep.workers.symmetry import basis
+from landsweep.workers.symmetry import basis, project_out
 
 RUNNING, CONVERGED, STAGNATED, BUDGET, NON_FINITE = range(5)
 STATUS = ("running", "converged", "stagnated", "budget", "non_finite")
@@ -242,11 +242,14 @@ Newton = Callable[[Landscape, Tensor], tuple[Tensor, Tensor]]  # θ (B, n) → �
 
 
 def dense_newton(fields: tuple[Field, ...]) -> Newton:
-    """Newton steps from whole eigensystems, off the tangents of ``fields``."""
+    """Newton steps from whole Hessians, off the tangents of ``fields``."""
 
     def steps(landscape: Landscape, theta: Tensor) -> tuple[Tensor, Tensor]:
-        model = LocalModel.at(landscape, theta, fields)
-        return model.newton_step, model.newton_length
+        span, _ = basis(fields, theta)
+        gradient, hessian = project_out(span, landscape.gradient(theta)), restricted(landscape.hessian(theta), span)
+        step = project_out(span, newton_step(0.5 * (hessian + hessian.mT), gradient, SINGULAR))
+        usable = torch.isfinite(step).all(1)
+        return torch.where(usable.unsqueeze(1), step, 0.0), torch.where(usable, step.norm(dim=1), torch.inf)
 
     return steps
 
