@@ -59,7 +59,8 @@ def relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration's settings :func:`batch_bytes` depends on: others with the same need no other look."""
     training, search = settings["training"], settings["search"]
     read = {key: training[key] for key in ("batch_size", "steps", "dtype")}
-    return {"landscape": settings["landscape"], "measure": settings["measure"], "saddles": search["saddles"], **read}
+    curvature = {key: search[key] for key in ("minima", "saddles")}
+    return {"landscape": settings["landscape"], "measure": settings["measure"], **curvature, **read}
 
 
 def batch_bytes(settings: Mapping[str, Any], known: Footprint, trials: int) -> int:
@@ -100,9 +101,12 @@ def _trajectories(settings: Mapping[str, Any], known: Footprint, trials: int) ->
 
 def _curvature(settings: Mapping[str, Any], known: Footprint, trials: int) -> float:
     """Start, searches and points, by whole Hessians or by products."""
-    from landsweep.workers.mode import is_dense
+    from landsweep.workers.execution import MINIMUM_ROWS
+    from landsweep.workers.mode import is_dense, looks_everywhere
 
     saddles, searched = settings["search"]["saddles"], 0
+    if not looks_everywhere(settings):
+        trials = min(trials, MINIMUM_ROWS)
     if saddles is not None:
         limit = saddles["trials"]
         searched = saddles["per_trial"] * (trials if limit == "all" else min(trials, int(limit)))

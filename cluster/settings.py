@@ -176,7 +176,7 @@ class Measure(Section):
     spectrum: Literal["auto", "dense", "lanczos", "none"] = Field(
         default="auto",
         description="Hessian spectrum: dense (all eigenvalues), lanczos (the ends, and signs where bounds decide), "
-        "auto (dense up to 3,000 parameters), none (as auto, but not recorded)",
+        "auto (dense up to 3,000 parameters), none (not recorded: kinds as with auto)",
     )
     lanczos_steps: int = Field(default=75, ge=1, le=10_000, description="block-Lanczos steps (of 4 products) at most")
     include: Annotated[tuple[MeasureName, ...], AsTuple] = Field(

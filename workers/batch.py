@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landsweep.workers import execution, record, symmetry, training_starts, trajectories
+from landsweep.workers import execution, mode, record, symmetry, training_starts, trajectories
 from landsweep.workers.algebra import chosen
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.measure import null_where_not_finite
@@ -107,7 +107,8 @@ def finish_batch(batch: TrainedBatch, landscape: Landscape, device: torch.device
     task, trained, key = batch.task, batch.trained, stream_key(batch.task.settings)
     landscape = dataclasses.replace(landscape, symmetries=symmetry.checked(landscape, device=device))
     algebra = chosen(task.settings, landscape.dim)
-    scale = algebra.norm(landscape, trained.initial)
+    nothing = torch.full_like(trained.initial[:, 0], torch.nan)
+    scale = algebra.norm(landscape, trained.initial) if mode.looks_everywhere(task.settings) else nothing
     along, objectives = trajectories.rows(task, landscape, trained)
     found, points, connections = searched(task, landscape, algebra, key, trained, objectives, scale)
     along |= trajectories.details(task, landscape, trained, objectives, scale, found, points)

@@ -24,6 +24,17 @@ def is_dense(settings: Mapping[str, Any], dim: int) -> bool:
     return spectrum == "dense" or (spectrum != "lanczos" and dim <= DENSE_LIMIT)
 
 
+def looks_everywhere(settings: Mapping[str, Any]) -> bool:
+    """Whether curvature is looked at wherever training ends.
+
+    Where nothing is searched or polished and nothing of curvature is asked for, only points whose gradient is small
+    enough for a critical one need it: the kind of the others follows from the gradient.
+    """
+    search, measure = settings["search"], settings["measure"]
+    asked = (measure["spectrum"] != "none", measure.get("include"), measure.get("trajectory"))
+    return bool(search["minima"] or search["saddles"] is not None or any(asked))
+
+
 def dense_bytes(dim: int) -> int:
     """Memory that whole Hessians take at the least, in bytes.
 
