@@ -44,8 +44,17 @@ def fingerprints(landscape: Landscape, thetas: Tensor, index: Tensor, n_zero: Te
 def same_basin(landscape: Landscape, start: Tensor, end: Tensor) -> Tensor:
     """Whether L never rises above L(start) on the straight line to ``end``: no barrier was crossed. (P,) bool.
 
-    True proves that the sublevel set {L ≤ L(start)} joins them; false says only that the line leaves it.
+    True proves that the sublevel set {L ≤ L(start)} joins them; false says only that the line leaves it. Where a
+    point did not move there is no line.
     """
+    moved = torch.nonzero(start.ne(end).any(1)).flatten()
+    same = ~torch.isnan(landscape.objective(start))
+    same[moved] = _below(landscape, start[moved], end[moved]) if len(moved) else same[moved]
+    return same
+
+
+def _below(landscape: Landscape, start: Tensor, end: Tensor) -> Tensor:
+    """Whether L(start) is the highest value on the line. (P,) bool."""
     t = torch.linspace(0, 1, SEGMENT + 1, dtype=start.dtype, device=start.device)
     line = start.unsqueeze(1) + t[None, :, None] * (end - start).unsqueeze(1)
     values = landscape.objective(line.flatten(0, 1)).view(len(start), -1)

@@ -30,15 +30,10 @@ def rows(task: BatchTask, landscape: Landscape, trained: Trained) -> tuple[Colum
     """The columns that every trajectory has, snapshot after snapshot, and the objectives (K, B)."""
     count, trials = trained.snapshots.shape[:2]
     flat = trained.snapshots.flatten(0, 1)
-    value, gradient = landscape.value_and_gradient(flat)
-    nothing = torch.full_like(value, torch.nan)
-    measured = {
-        "objective": value,
-        "train_loss": landscape.map(landscape.train_loss, flat) if landscape.train_loss else nothing,
-        "test_loss": landscape.map(landscape.test_loss, flat) if landscape.test_loss else nothing,
-        "grad_norm": gradient.norm(dim=1),
-        "distance": (trained.snapshots - trained.initial).norm(dim=2).flatten(),
-    }
+    parts = [_losses(landscape, part) for part in torch.split(flat, _rows_at_once(landscape, flat))]
+    measured = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    measured["distance"] = (trained.snapshots - trained.initial).norm(dim=2).flatten()
+    value = measured["objective"]
     columns: Columns = {
         "trial": [record.trial_id(task.config, seed) for seed in task.seeds] * count,
         "config": [task.config] * (count * trials),
@@ -47,6 +42,28 @@ def rows(task: BatchTask, landscape: Landscape, trained: Trained) -> tuple[Colum
     }
     columns |= {name: null_where_not_finite(tensor) for name, tensor in measured.items()}
     return columns, value.view(count, trials)
+
+
+def _rows_at_once(landscape: Landscape, thetas: Tensor) -> int:
+    """As many as a core's cache nearly holds; no row's values depend on it."""
+    return landscape.cached_rows(min(landscape.samples, landscape.chunk_samples)) if thetas.is_cpu else len(thetas)
+
+
+def _losses(landscape: Landscape, thetas: Tensor) -> Measured:
+    """Objective, losses and ‖∇L‖ at each row (B, n). Name → (B,).
+
+    Of a sum of data loss and regulariser the data loss is evaluated once for both, L and the training loss.
+    """
+    nothing = torch.full_like(thetas[:, 0], torch.nan)
+    if landscape.minibatch_loss is not None and landscape.train_loss is not None:
+        train, slope = landscape.unregularised().value_and_gradient(thetas)
+        value = train + landscape.map(landscape.regulariser, thetas)
+        gradient = slope + landscape.weight_decay * thetas
+    else:
+        value, gradient = landscape.value_and_gradient(thetas)
+        train = landscape.map(landscape.train_loss, thetas) if landscape.train_loss else nothing
+    test = landscape.map(landscape.test_loss, thetas) if landscape.test_loss else nothing
+    return {"objective": value, "train_loss": train, "test_loss": test, "grad_norm": gradient.norm(dim=1)}
 
 
 def details(
