@@ -38,7 +38,7 @@ def test_they_are_those_of_automatic_differentiation(
     network = Architecture(widths, activation, bias)
     thetas, vectors, inputs, targets = case(network, loss, torch.float64)
     gradient = grad(lambda theta: data_loss(network(theta, inputs), targets, loss))
-    found = dense_products(network, thetas, vectors, inputs, targets, loss)
+    found = dense_products(network, thetas, inputs, targets, loss)(vectors)
     for row in range(ROWS):
         for k in range(VECTORS):
             wanted = jvp(gradient, (thetas[row],), (vectors[row, :, k],))[1]
@@ -51,9 +51,11 @@ def test_a_row_does_not_depend_on_its_mates(activation: str, dtype: torch.dtype)
     network = Architecture((7, 5, 3), activation)
     for loss in LOSSES:
         thetas, vectors, *data = case(network, loss, dtype)
-        whole = dense_products(network, thetas, vectors, *data, loss)
-        for rows in ([0, 1], [3, 2, 1], [4, 0]):
-            assert torch.equal(dense_products(network, thetas[rows], vectors[rows], *data, loss), whole[rows])
+        whole = dense_products(network, thetas, *data, loss)(vectors)
+        for rows in ([0, 1], [3, 2, 1], [4, 0], [2]):
+            some = dense_products(network, thetas[rows], *data, loss)
+            assert torch.equal(some(vectors[rows]), whole[rows])
+            assert torch.equal(some(vectors[rows][:, :, 1:2]), whole[rows][:, :, 1:2])
 
 
 @pytest.mark.parametrize("net", [{"name": "mlp"}, {"name": "mlp", "bias": False}, {"name": "deep_linear"}])
@@ -67,7 +69,9 @@ def test_those_of_a_landscape_hold_its_weight_decay(net: dict[str, object], monk
     torch.testing.assert_close(landscape.hvp(thetas, vectors), wanted, rtol=1e-11, atol=1e-12)
     whole = landscape.hvp(thetas[:1], vectors[:1])
     assert torch.equal(landscape.hvp(thetas, vectors)[:1], whole)
+    assert torch.equal(landscape.products(thetas)(vectors), landscape.hvp(thetas, vectors))
     monkeypatch.setattr("landsweep.workers.landscape.SAMPLES_BYTES", 2**16)
     monkeypatch.setattr("landsweep.workers.landscape.MINIBATCH_BYTES", 0)
     assert landscape.chunk_samples < landscape.samples
     torch.testing.assert_close(landscape.hvp(thetas, vectors), wanted, rtol=1e-11, atol=1e-12)
+    assert torch.equal(landscape.products(thetas)(vectors), landscape.hvp(thetas, vectors))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def spectral_norm(landscape: Landscape, thetas: Tensor) -> Tensor:
     steps = min(NORM_STEPS, thetas.shape[1])
 
     def norm(theta: Tensor, key: Tensor) -> Tensor:
-        return lanczos(lambda v: landscape.hvp(theta, v), theta.shape[1], key, steps).norm
+        return lanczos(landscape.products(theta), theta.shape[1], key, steps).norm
 
     return _in_chunks(norm, steps, thetas, keys)
 
@@ -115,8 +116,10 @@ class _Found:
     steps: int
     spectrum: bool
 
-    def apply(self, vectors: Tensor) -> Tensor:
-        return self.landscape.hvp(self.theta, vectors)
+    @cached_property
+    def apply(self) -> Callable[[Tensor], Tensor]:
+        """Products with the Hessians."""
+        return self.landscape.products(self.theta)
 
     def take(self, rows: Tensor) -> _Found:
         """Some of the candidates."""

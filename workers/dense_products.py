@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from landsweep.workers.activations import ACTIVATIONS, KINKED, LINEAR
 from landsweep.workers.architecture import Architecture
+from landsweep.workers.landscape import pad_rows
 from landsweep.workers.models.network import Weights
 
 
@@ -27,22 +29,42 @@ class _Pass:
     deltas: list[Tensor]  # δ_1 … (B, width, N)
     shares: Tensor  # softmax(z) (B, c, N)
 
+    def repeated(self, count: int) -> _Pass:
+        """The first net's, so many times, as views."""
+
+        def spread(tensor: Tensor) -> Tensor:
+            return tensor[:1].expand(count, *tensor.shape[1:])
+
+        weights = {name: spread(weight) for name, weight in self.weights.items()}
+        values, slopes, bends, deltas = (
+            [spread(tensor) for tensor in tensors] for tensors in (self.values, self.slopes, self.bends, self.deltas)
+        )
+        return _Pass(weights, values, slopes, bends, deltas, spread(self.shares))
+
 
 def dense_products(
-    network: Architecture, thetas: Tensor, vectors: Tensor, inputs: Tensor, targets: Tensor, loss: str
-) -> Tensor:
-    """∇²ℓ·v, ℓ the mean loss of each net on the same samples: thetas (B, n), vectors (B, n, k), inputs (N, d), targets
-    (N,) labels for cross_entropy or (N, c) for mse → (B, n, k).
+    network: Architecture, thetas: Tensor, inputs: Tensor, targets: Tensor, loss: str
+) -> Callable[[Tensor], Tensor]:
+    """v ↦ ∇²ℓ·v, (B, n, k) → (B, n, k), ℓ the mean loss of each net on the same samples: thetas (B, n), inputs (N, d),
+    targets (N,) labels for cross_entropy or (N, c) for mse.
 
     With a_m = W_m x_{m−1} + b_m, x_m = φ(a_m), δ_m = ∂ℓ/∂a_m, and R the derivative along v = (V_m, v_m):
 
         Ra_m = W_m Rx_{m−1} + V_m x_{m−1} + v_m,  Rx_m = φ′(a_m) ∘ Ra_m,  Rδ_top = ∇²ℓ·Ra_top,
         Rδ_m = φ′(a_m) ∘ (W_{m+1}ᵀ Rδ_{m+1} + V_{m+1}ᵀ δ_{m+1}) + φ″(a_m) ∘ W_{m+1}ᵀδ_{m+1} ∘ Ra_m,
 
-    ∇²ℓ·v has Rδ_m x_{m−1}ᵀ + δ_m Rx_{m−1}ᵀ at W_m and Σ Rδ_m at b_m (Pearlmutter 1994).
+    ∇²ℓ·v has Rδ_m x_{m−1}ᵀ + δ_m Rx_{m−1}ᵀ at W_m and Σ Rδ_m at b_m (Pearlmutter 1994). Each of the
+    products is contiguous, whatever the vectors' layout.
     """
-    done = _pass(network, thetas, inputs, targets, loss)
-    return torch.stack([_product(network, done, vector, loss) for vector in vectors.unbind(2)], 2)
+    done = _pass(network, pad_rows(thetas), inputs, targets, loss)
+
+    def products(vectors: Tensor) -> Tensor:
+        rows, _, count = vectors.shape
+        if rows == 1 and count > 1:  # its vectors are rows enough: none for the sake of padding
+            return _product(network, done.repeated(count), vectors[0].mT, loss).unsqueeze(0).mT
+        return torch.stack([_product(network, done, one, loss) for one in pad_rows(vectors).unbind(2)], 1)[:rows].mT
+
+    return products
 
 
 def _pass(network: Architecture, thetas: Tensor, inputs: Tensor, targets: Tensor, loss: str) -> _Pass:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ Scalar = Callable[[Tensor], Tensor]  # θ (n,) → ()
 Field = Callable[[Tensor], Tensor]  # θ (n,) → tangent (n,)
 Split = tuple[Tensor, Tensor]  # inputs (N, …), labels (N,) or targets (N, c)
 Layers = Callable[[Tensor], list[tuple[Tensor, Tensor | None]]]  # θ (n,) → (W (out, in), b (out,) or None) of each
+Parts = Iterable[tuple[float, Callable[[Tensor], Tensor]]]  # weights of symmetric maps v (B, n, k) → (B, n, k)
 Lipschitz = float | Callable[[Tensor, Tensor], Tensor]  # K everywhere, or (θ (n,), radius ()) → K () on that ball
 
 #: Bytes that one chunk of Hessians and their temporaries may take.
@@ -65,7 +67,7 @@ class Landscape:
     samples: int = 0  # training samples; 0 for a plain function
     minibatch_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # (θ, sample indices (b,)) → (), the data loss
     closed_minibatch_gradient: Callable[[Tensor, Tensor], Tensor] | None = None  # (B, n), indices (B, b) → (B, n)
-    closed_products: Callable[[Tensor, Tensor], Tensor] | None = None  # (B, n), v (B, n, k) → ∇²(data loss)·v
+    closed_products: Callable[[Tensor], Parts] | None = None  # (B, n) → the data loss's Hessians, as sums over samples
     weight_decay: float = 0.0  # λ of the regulariser λ/2·‖θ‖², which ``loss`` holds and ``minibatch_loss`` does not
     train_loss: Scalar | None = None  # the data loss, without regulariser
     train_error: Scalar | None = None  # fraction of training samples misclassified
@@ -140,15 +142,31 @@ class Landscape:
         holds them.
         """
         if self.closed_products is not None:
-            pairs = zip(*(torch.split(one, self.cached_rows(self.samples)) for one in (thetas, vectors)), strict=True)
-            data = torch.cat([padded(self.closed_products, theta, vector) for theta, vector in pairs])
-            return data.add_(vectors, alpha=self.weight_decay)
+            return self._closed_products(map(self.closed_products, self._few_rows(thetas)), vectors)
+        vectors = vectors.contiguous()  # the last bits depend on the layout
         columns = min(vectors.shape[2], max(1, self.chunk_rows // MINIMUM_ROWS))
         if columns < vectors.shape[2]:
             return torch.cat([self.hvp(thetas, part) for part in torch.split(vectors, columns, dim=2)], 2)
         size = max(MINIMUM_ROWS, self.chunk_rows // max(1, columns))
         chunks = zip(torch.split(thetas, size), torch.split(vectors, size), strict=True)
         return torch.cat([padded(self._products, theta, vector) for theta, vector in chunks])
+
+    def products(self, thetas: Tensor) -> Callable[[Tensor], Tensor]:
+        """v ↦ ``hvp(thetas, v)``, to the bit; what a closed formula needs of θ is kept where it fits memory."""
+        if self.closed_products is None or 2 * self.sample_bytes * self.samples * len(thetas) > CHUNK_BYTES:
+            return lambda vectors: self.hvp(thetas, vectors)
+        kept = [list(self.closed_products(rows)) for rows in self._few_rows(thetas)]
+        return lambda vectors: self._closed_products(kept, vectors)
+
+    def _few_rows(self, tensor: Tensor) -> Sequence[Tensor]:
+        return torch.split(tensor, self.cached_rows(self.samples))
+
+    def _closed_products(self, hessians: Iterable[Parts], vectors: Tensor) -> Tensor:
+        found = []
+        for parts, some in zip(hessians, self._few_rows(vectors), strict=True):
+            found.append(reduce(Tensor.add_, (product(some).mul_(weight) for weight, product in parts)))
+        whole = found[0] if len(found) == 1 else torch.cat([one.mT for one in found]).mT  # both of one layout
+        return whole.add_(vectors, alpha=self.weight_decay)
 
     def _products(self, thetas: Tensor, vectors: Tensor) -> Tensor:
         def product(part: Scalar) -> Callable[[Tensor, Tensor], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,8 +15,8 @@ from landsweep.workers.landscape import Landscape, Supervision, samples_at_once
 Model = Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, d)) → outputs (N, c)
 #: (thetas (B, n), inputs (B, b, …), targets (B, b, …), loss) → ∇ of each row's mean loss (B, n)
 Gradient = Callable[[Tensor, Tensor, Tensor, str], Tensor]
-#: (thetas (B, n), vectors (B, n, k), inputs (N, …), targets (N, …), loss) → ∇²(mean loss)·v of each (B, n, k)
-Products = Callable[[Tensor, Tensor, Tensor, Tensor, str], Tensor]
+#: (thetas (B, n), inputs (N, …), targets (N, …), loss) → v ↦ ∇²(mean loss)·v, (B, n, k) → (B, n, k)
+Products = Callable[[Tensor, Tensor, Tensor, str], Callable[[Tensor], Tensor]]
 LOSSES = ("cross_entropy", "mse")
 
 
@@ -182,12 +182,11 @@ def supervised_landscape(
         inputs, targets = splits["train"].get(thetas.dtype, classes)
         return gradient(thetas, _rows(inputs, index), _rows(targets, index), loss)
 
-    def data_products(thetas: Tensor, vectors: Tensor) -> Tensor:
+    def data_products(thetas: Tensor) -> Iterator[tuple[float, Callable[[Tensor], Tensor]]]:
         assert products is not None
-        whole, total = splits["train"].get(thetas.dtype, classes), torch.zeros_like(vectors)
+        whole = splits["train"].get(thetas.dtype, classes)
         for some, theirs in zip(*(torch.split(one, samples_at_once(sample_bytes)) for one in whole), strict=True):
-            total.add_(products(thetas, vectors, some, theirs, loss), alpha=len(some) / len(whole[0]))
-        return total
+            yield len(some) / len(whole[0]), products(thetas, some, theirs, loss)
 
     def outputs(theta: Tensor) -> Tensor:
         inputs, _ = splits["train"].get(theta.dtype, classes)

@@ -61,8 +61,10 @@ def decompositions(
         here, ahead = step * block, (step + 1) * block
         basis[:, here:ahead] = vectors
         image = pad_rows(apply(vectors[:rows].mT.contiguous())).mT.contiguous()
-        finite = finite & torch.isfinite(image).flatten(1).all(1)
-        image = _outside(torch.where(finite[:, None, None], image, 0.0), fixed)
+        if not bool(finite.all() & torch.isfinite(image.sum())):  # much sooner known than of each number
+            finite = finite & torch.isfinite(image).flatten(1).all(1)
+            image = torch.where(finite[:, None, None], image, 0.0)
+        image = _outside(image, fixed)
         scale = torch.maximum(scale, image.norm(dim=2).amax(1))
         image, projected[:, :ahead, here:ahead] = _orthogonal(image, basis[:, :ahead], fixed)
         cutoff = dim * torch.finfo(start.dtype).eps * scale
@@ -99,16 +101,25 @@ def _next_block(
 ) -> tuple[Tensor, Tensor]:
     """Orthonormal V (B, b, n), its vectors as rows, and R (B, b, b) with ``image`` (B, b, n) = RᵀV up to ``cutoff``
     (B,); ``exist`` (B, b) bool."""
-    orthonormal, triangle = torch.linalg.qr(image.mT)
-    left, singular, right = torch.linalg.svd(triangle)
+    vectors, singular, right = _factors(image)
     broken = (singular <= cutoff.unsqueeze(1)) | ~exist
-    vectors = left.mT @ orthonormal.mT
     unsure = (broken.any(1) | (singular[:, -1] < SURE * singular[:, 0]))[:, None, None]
     if bool(unsure.any()):
         fresh = random_block(keys, vectors.shape[2], vectors.shape[1], step).mT
         mended = _normalised(_cleaned(torch.where(broken.unsqueeze(2), fresh, vectors), basis, fixed))
         vectors = torch.where(unsure, mended * exist.unsqueeze(2), vectors)
     return vectors, torch.where(broken, 0.0, singular).unsqueeze(2) * right
+
+
+def _factors(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """V (B, b, n) of orthonormal rows, s (B, b) descending and S (B, b, b) with ``image`` = (sS)ᵀV."""
+    if image.shape[1] == 1:
+        length = image.norm(dim=2)
+        tiny = torch.finfo(length.dtype).tiny
+        return image / length.clamp_min(tiny).unsqueeze(2), length, torch.ones_like(length).unsqueeze(2)
+    orthonormal, triangle = torch.linalg.qr(image.mT)
+    left, singular, right = torch.linalg.svd(triangle)
+    return left.mT @ orthonormal.mT, singular, right
 
 
 def _exist(size: Tensor, before: int, block: int) -> Tensor:

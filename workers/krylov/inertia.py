@@ -9,8 +9,7 @@ from torch import Tensor
 
 from landsweep.workers.krylov.bounds import FAILURE, bounds
 from landsweep.workers.krylov.decomposition import Apply
-from landsweep.workers.krylov.lanczos import BLOCK, Ritz, lanczos
-from landsweep.workers.landscape import padded
+from landsweep.workers.krylov.lanczos import BLOCK, Ritz, combined, lanczos
 
 STREAM = 0x2545F4914F6CDD1D  # each round draws from streams of its own
 ROUNDS = 4  # of looking for more eigenvalues below z on the complement of those found
@@ -67,7 +66,7 @@ def inertia(
 
 def _vectors(ritz: Ritz, chosen: Tensor) -> Tensor:
     """Ritz vectors, zero where not ``chosen`` (B, k). (B, n, k)."""
-    return padded(lambda q, s: q.mT @ s, ritz.basis, ritz.coefficients * chosen.unsqueeze(1))
+    return combined(ritz.basis, ritz.coefficients * chosen.unsqueeze(1))
 
 
 def _counted(apply: Apply, span: Tensor, zero: Tensor, remaining: Tensor, positive: Tensor, norm: Tensor) -> Inertia:

@@ -59,7 +59,12 @@ class Ritz:
         last = self.count.unsqueeze(1) - highest + torch.arange(highest, device=self.count.device)
         first = torch.arange(lowest, device=self.count.device).expand(len(self.count), lowest)
         chosen = torch.cat([first, last], 1).clamp_min(0).unsqueeze(1).expand(-1, self.values.shape[1], -1)
-        return padded(lambda q, s: q.mT @ s, self.basis, torch.gather(self.coefficients, 2, chosen))
+        return combined(self.basis, torch.gather(self.coefficients, 2, chosen))
+
+
+def combined(basis: Tensor, coefficients: Tensor) -> Tensor:
+    """QᵀS, Q's rows being vectors: taken as (SᵀQ)ᵀ, a fraction of the time. (B, k, n), (B, k, m) → (B, n, m)."""
+    return padded(lambda q, s: (s.mT.contiguous() @ q).mT.contiguous(), basis, coefficients)
 
 
 def memory_bytes(rows: int, dim: int, steps: int, block: int = BLOCK) -> int:

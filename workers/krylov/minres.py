@@ -197,7 +197,7 @@ def newton_step(
     """
     dim = theta.shape[1]
     solution = minres(
-        lambda vectors: landscape.hvp(theta, vectors),
+        landscape.products(theta),
         gradient,
         tolerance,
         (dim + 10) * torch.finfo(theta.dtype).eps,
