@@ -1,13 +1,15 @@
-"""``make bench``: every contest, interleaved; ``python -m tests.benchmarks [--repetitions N] [NAME …]`` some of them.
+"""``make bench``: every contest, interleaved, and how time grows; ``python -m tests.benchmarks [--repetitions N]
+[NAME …]`` some of it.
 
-Prints rates and ratios, and writes ``results.json`` and ``ratios.png`` into ``runs/benchmarks``. Exit 1 where a ratio
-that is wanted is not reached.
+Prints rates, ratios and slopes, and writes ``results.json`` and ``ratios.png`` into ``runs/benchmarks``. Exit 1 where
+what is wanted is not reached.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -18,11 +20,14 @@ from typing import Any
 import psutil
 from matplotlib.figure import Figure
 
-from tests.benchmarks import training
-from tests.benchmarks.contest import Contest, Result, held
+from tests.benchmarks import orchestration, spectra, stationary, tables, training, whole
+from tests.benchmarks.contest import ONE_PRIORITY, Contest, Result, held
+from tests.benchmarks.growth import GROWTHS
 
-CONTESTS: dict[str, Contest] = {one.name: one for one in training.contests()}
-PACKAGES = ("landsweep", "torch", "numpy", "jax", "ray", "scipy")
+MODULES = (training, whole, stationary, spectra, orchestration, tables)
+CONTESTS: dict[str, Contest] = {one.name: one for module in MODULES for one in module.contests()}
+NAMES = (*CONTESTS, *(f"growth {name}" for name in GROWTHS))
+PACKAGES = ("landsweep", "torch", "numpy", "jax", "ray", "scipy", "curvlinops-for-pytorch", "pyhessian")
 
 
 def machine() -> dict[str, Any]:
@@ -55,22 +60,25 @@ def plot(results: Sequence[Result], file: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CONTESTS)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks"))
     given = parser.parse_args(arguments)
-    if unknown := set(given.names) - CONTESTS.keys():
-        parser.error(f"no contest {min(unknown)!r}; there are {', '.join(CONTESTS)}")
-    results, where = [], machine()
+    if unknown := set(given.names) - set(NAMES):
+        parser.error(f"no contest {min(unknown)!r}; there are {', '.join(NAMES)}")
+    os.environ.update(ONE_PRIORITY)
+    found, where = [], machine()
     print(where, flush=True)
-    for name in given.names or CONTESTS:
-        results.append(held(CONTESTS[name], given.repetitions))
-        print("\n".join(results[-1].lines()), flush=True)
+    for name in given.names or NAMES:
+        growth = GROWTHS.get(name.removeprefix("growth "))
+        found.append(growth() if growth else held(CONTESTS[name], given.repetitions))
+        print("\n".join(found[-1].lines()), flush=True)
     given.folder.mkdir(parents=True, exist_ok=True)
-    plain = {"machine": where, "contests": [result.as_dict() for result in results]}
+    plain = {"machine": where, "measured": [one.as_dict() for one in found]}
     (given.folder / "results.json").write_text(json.dumps(plain, indent=1))
-    plot(results, given.folder / "ratios.png")
-    return 0 if all(result.ratio >= result.contest.reach for result in results) else 1
+    if results := [one for one in found if isinstance(one, Result)]:
+        plot(results, given.folder / "ratios.png")
+    return 0 if all(one.reached for one in found) else 1
 
 
 if __name__ == "__main__":

@@ -48,13 +48,17 @@ class Result:
     def ratio(self) -> float:
         return statistics.median(self.ratios)
 
+    @property
+    def reached(self) -> bool:
+        return self.ratio >= self.contest.reach
+
     def lines(self) -> list[str]:
         """For people."""
         said = [f"{self.contest.name}: {self.contest.work}"]
         for name, rates in self.rates.items():
             notes = "".join(f", {key} {value:.3g}" for key, value in self.notes[name].items())
             said.append(f"    {name:<12} {spread(rates)} {self.contest.unit}{notes}")
-        verdict = "reached" if self.ratio >= self.contest.reach else "NOT REACHED"
+        verdict = "reached" if self.reached else "NOT REACHED"
         return [*said, f"    ratio {spread(self.ratios)}, wanted ≥ {self.contest.reach:g}: {verdict}"]
 
     def as_dict(self) -> dict[str, Any]:
