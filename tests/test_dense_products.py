@@ -58,6 +58,18 @@ def test_a_row_does_not_depend_on_its_mates(activation: str, dtype: torch.dtype)
             assert torch.equal(some(vectors[rows][:, :, 1:2]), whole[rows][:, :, 1:2])
 
 
+def test_a_large_layer_is_done_net_by_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Architecture((7, 5, 3), "tanh")
+    thetas, vectors, *data = case(network, "mse", torch.float64)
+    wanted = dense_products(network, thetas, *data, "mse")(vectors)
+    monkeypatch.setattr("landsweep.workers.dense_products.LARGE", 0)
+    whole = dense_products(network, thetas, *data, "mse")(vectors)
+    torch.testing.assert_close(whole, wanted, rtol=1e-12, atol=1e-13)
+    for rows in ([3, 2, 1], [2]):
+        some = dense_products(network, thetas[rows], *data, "mse")
+        assert torch.equal(some(vectors[rows]), whole[rows])
+
+
 @pytest.mark.parametrize("net", [{"name": "mlp"}, {"name": "mlp", "bias": False}, {"name": "deep_linear"}])
 def test_those_of_a_landscape_hold_its_weight_decay(net: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole, and where rows and samples are taken in parts."""

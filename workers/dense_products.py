@@ -14,6 +14,8 @@ from landsweep.workers.architecture import Architecture
 from landsweep.workers.landscape import pad_rows
 from landsweep.workers.models.network import Weights
 
+LARGE = 2**17  # weights of a layer: memory traffic is what its products take
+
 
 @dataclass(frozen=True)
 class _Pass:
@@ -118,7 +120,8 @@ def _curved(shares: Tensor, moved: Tensor, loss: str) -> Tensor:
 
 def _product(network: Architecture, done: _Pass, vector: Tensor, loss: str) -> Tensor:
     """∇²ℓ·v for one v of each net. (B, n) → (B, n)."""
-    along = network.split(vector.contiguous())
+    vector = vector.contiguous()
+    along = network.split(vector)
     before, moved = list[Tensor](), list[Tensor]()  # Ra_1 …, Rx_1 …
     for layer in range(1, network.depth + 1):
         change = torch.bmm(along[f"W{layer}"], done.values[layer - 1])
@@ -129,14 +132,24 @@ def _product(network: Architecture, done: _Pass, vector: Tensor, loss: str) -> T
         before.append(change)
         if layer < network.depth:
             moved.append(change * done.slopes[layer - 1])
-    delta, found = _curved(done.shares, before[-1], loss), dict[str, Tensor]()
+    delta, result = _curved(done.shares, before[-1], loss), torch.empty_like(vector)
+    parts = network.split(result)
     for layer in range(network.depth, 0, -1):
-        part = torch.bmm(delta, done.values[layer - 1].mT)
-        found[f"b{layer}"] = delta.sum(2)
+        _placed(delta, done.values[layer - 1], parts[f"W{layer}"])
+        if network.bias:
+            torch.sum(delta, 2, out=parts[f"b{layer}"])
         if layer > 1:
-            part.baddbmm_(done.deltas[layer - 1], moved[layer - 2].mT)
+            parts[f"W{layer}"] += torch.bmm(done.deltas[layer - 1], moved[layer - 2].mT)
             delta = torch.bmm(done.weights[f"W{layer}"].mT, delta)
             delta.baddbmm_(along[f"W{layer}"].mT, done.deltas[layer - 1])
             delta.mul_(done.slopes[layer - 2]).addcmul_(done.bends[layer - 2], before[layer - 2])
-        found[f"W{layer}"] = part
-    return torch.cat([found[block.name].flatten(1) for block in network.blocks], 1)
+    return result
+
+
+def _placed(delta: Tensor, values: Tensor, place: Tensor) -> None:
+    """δxᵀ (B, out, in) in its place within rows; where it is large, net by net, without another copy of it."""
+    if place[0].numel() < LARGE:
+        place.copy_(torch.bmm(delta, values.mT))
+        return
+    for one, value, part in zip(delta, values, place, strict=True):
+        torch.mm(one, value.mT, out=part)

@@ -67,7 +67,8 @@ def measured(landscape: Landscape) -> Footprint:
     """The footprint of ``landscape``, traced on at most 256 samples and two rows: quick however large the data are."""
     gradient = _a_sample(landscape, grad)
     try:
-        product, several = (_a_sample(landscape, _products(vectors)) for vectors in (1, VECTORS))
+        trace = _closed_products if landscape.closed_products else _products
+        product, several = (trace(landscape, vectors) for vectors in (1, VECTORS))
         vector = max(0.0, (several - product) / (VECTORS - 1))
     except (RuntimeError, NotImplementedError):  # no forward mode: a closed form has to do, its gradient a measure
         product = vector = PRODUCT * gradient
@@ -100,8 +101,19 @@ def _hessian(landscape: Landscape, product: float) -> float:
     return columns * product + 8 * landscape.dim**2
 
 
-def _products(vectors: int) -> Callable[[Scalar], Scalar]:
-    """Those of the Hessian with so many vectors, as ``Landscape.hvp`` takes them."""
+def _closed_products(landscape: Landscape, vectors: int) -> float:
+    """The bytes of one row and sample of products with so many vectors, on as many samples as are taken at once."""
+    assert landscape.closed_products is not None
+    theta = landscape.init(torch.Generator().manual_seed(0)).to(torch.float64).expand(MINIMUM_ROWS, -1).contiguous()
+    with Allocated() as allocated:
+        share, product = next(iter(landscape.closed_products(theta)))
+        product(theta.unsqueeze(2).expand(-1, -1, vectors))
+    peak: int = allocated.peak
+    return peak / (MINIMUM_ROWS * share * landscape.samples)
+
+
+def _products(landscape: Landscape, vectors: int) -> float:
+    """Likewise by differentiation, as ``Landscape.hvp`` does it where there is no closed form."""
 
     def products(loss: Scalar) -> Scalar:
         def one(theta: Tensor, vector: Tensor) -> Tensor:
@@ -109,7 +121,7 @@ def _products(vectors: int) -> Callable[[Scalar], Scalar]:
 
         return lambda theta: vmap(one, (None, 0))(theta, theta.new_ones(vectors, 1) * theta)
 
-    return products
+    return _a_sample(landscape, products)
 
 
 def _value(landscape: Landscape) -> float:

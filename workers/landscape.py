@@ -27,7 +27,9 @@ Lipschitz = float | Callable[[Tensor, Tensor], Tensor]  # K everywhere, or (θ (
 CHUNK_BYTES = 256 * 2**20
 #: Likewise of MINIMUM_ROWS evaluations on a part of the samples: caches hold it, which halves the time of large sets.
 SAMPLES_BYTES = 32 * 2**20
-#: Likewise of one training step on minibatches by a closed formula: a cache nearly holds it.
+#: Fewest samples that closed products take at once.
+LEAST_SAMPLES = 256
+#: Bytes of one training step on minibatches by a closed formula: a cache nearly holds it.
 MINIBATCH_BYTES = 8 * 2**20
 
 
@@ -153,7 +155,8 @@ class Landscape:
 
     def products(self, thetas: Tensor) -> Callable[[Tensor], Tensor]:
         """v ↦ ``hvp(thetas, v)``, to the bit; what a closed formula needs of θ is kept where it fits memory."""
-        if self.closed_products is None or 2 * self.sample_bytes * self.samples * len(thetas) > CHUNK_BYTES:
+        parts = self.samples > samples_of_products(self.sample_bytes)
+        if self.closed_products is None or parts or 2 * self.sample_bytes * self.samples * len(thetas) > CHUNK_BYTES:
             return lambda vectors: self.hvp(thetas, vectors)
         kept = [list(self.closed_products(rows)) for rows in self._few_rows(thetas)]
         return lambda vectors: self._closed_products(kept, vectors)
@@ -342,6 +345,11 @@ class Landscape:
 def samples_at_once(sample_bytes: int) -> int:
     """How many samples one evaluation takes, of which each keeps so many bytes."""
     return max(1, SAMPLES_BYTES // (sample_bytes * MINIMUM_ROWS))
+
+
+def samples_of_products(sample_bytes: int) -> int:
+    """Likewise of closed products, which hold the inputs once for all rows: at least a few, however wide they are."""
+    return max(LEAST_SAMPLES, samples_at_once(sample_bytes))
 
 
 def pad_rows(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from landsweep.workers.errors import LandscapeError
-from landsweep.workers.landscape import Landscape, Supervision, samples_at_once
+from landsweep.workers.landscape import Landscape, Supervision, samples_at_once, samples_of_products
 
 Model = Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, d)) → outputs (N, c)
 #: (thetas (B, n), inputs (B, b, …), targets (B, b, …), loss) → ∇ of each row's mean loss (B, n)
@@ -185,7 +185,7 @@ def supervised_landscape(
     def data_products(thetas: Tensor) -> Iterator[tuple[float, Callable[[Tensor], Tensor]]]:
         assert products is not None
         whole = splits["train"].get(thetas.dtype, classes)
-        for some, theirs in zip(*(torch.split(one, samples_at_once(sample_bytes)) for one in whole), strict=True):
+        for some, theirs in zip(*(torch.split(one, samples_of_products(sample_bytes)) for one in whole), strict=True):
             yield len(some) / len(whole[0]), products(thetas, some, theirs, loss)
 
     def outputs(theta: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ def _orthogonal(image: Tensor, basis: Tensor, fixed: Tensor) -> tuple[Tensor, Te
     image = torch.baddbmm(image, local, near, alpha=-1)
     before = image.norm(dim=2)
     coefficients = image @ basis.mT
-    image = _outside(torch.baddbmm(image, coefficients, basis, alpha=-1), fixed)
+    image = _outside(image.baddbmm_(coefficients, basis, alpha=-1), fixed)
     coefficients[:, :, -near.shape[1] :] += local
     again = (image.norm(dim=2) < ENOUGH * before).any(1)[:, None, None]
     if bool(again.any()):
