@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from landsweep.workers import builtin, execution, training
 from landsweep.workers.data import Dataset, Options, prepare
 from tests.benchmarks.contest import OURS, Contest, process
+from tests.benchmarks.whole_jax import BATCH, DECAY, LR, MOMENTUM, TRAIN
+from tests.benchmarks.whole_torch import descended
 from tests.digits import SAMPLES
 from tests.trained import section
 
-TRAIN, BATCH, LR, MOMENTUM, DECAY, CLASSES = 1200, 128, 0.05, 0.9, 1e-3, 10
+CLASSES = 10
 MODULE = "tests.benchmarks.training"
 
 
@@ -162,20 +164,7 @@ def by_torch(model: Model, seeds: int, steps: int) -> dict[str, float]:
         else:
             (hidden,) = model.landscape["hidden"]
             net = nn.Sequential(nn.Flatten(), nn.Linear(model.side**2, hidden), nn.Tanh(), nn.Linear(hidden, 10))
-        for parameter in net.parameters():
-            nn.init.xavier_normal_(parameter) if parameter.dim() > 1 else nn.init.zeros_(parameter)
-        optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
-        order = iter(())
-        for _ in range(steps):
-            index = next(order, None)
-            if index is None:
-                order = iter(torch.randperm(len(x)).split(BATCH))
-                index = next(order)
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(x[index]), y[index]).backward()
-            optimizer.step()
-        square = sum(float((parameter**2).sum()) for parameter in net.parameters())
-        objectives.append(float(nn.functional.cross_entropy(net(x), y)) + 0.5 * DECAY * square)
+        objectives.append(descended(net, x, y, steps))
     return {"rate": seeds * steps / (time.perf_counter() - begun), "objective": float(np.mean(objectives))}
 
 
