@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from landsweep.cluster import follow, tracking
 from landsweep.cluster.prepare import Plan
 from landsweep.cluster.store import SWEEP_FILE
-from landsweep.cluster.tracked import FEW_CONFIGURATIONS, Artifacts
+from landsweep.cluster.tracked import FEW_CONFIGURATIONS
 from landsweep.cluster.tracker import Tracker
 from landsweep.workers import record
 
@@ -52,19 +51,18 @@ class Conclusion:
         self._store.files.write(SUMMARY, summary.encode())
         self._store.files.write(REPORT, report)
 
-    def track(self, tracker: Tracker | None, figures: Mapping[str, Artifacts]) -> str | None:
-        """Have what is not yet logged sent, with ``figures`` of configurations; why it was not, if so. The next run
-        sends what is missing."""
+    def track(self, tracker: Tracker | None, artifacts: Path) -> str | None:
+        """Have what is not yet logged sent, with the files of configurations in ``artifacts``, a folder each.
+
+        Why it was not, if so; the next run sends what is missing.
+        """
         if tracker is not None:
             names = {"sweep.yaml": SWEEP_FILE, follow.VERDICT: VERDICT, "report.html": REPORT}
-            sweep = {name: (self._store.text(file) or "").encode() for name, file in names.items()}
-            with tempfile.TemporaryDirectory() as folder:
-                for inner, files in {follow.SWEEP_FOLDER: sweep, **figures}.items():
-                    Path(folder, inner).mkdir()
-                    for name, content in files.items():
-                        Path(folder, inner, name).write_bytes(content)
-                failure = tracker.finish(Path(folder))
-            if failure:
+            own = artifacts / follow.SWEEP_FOLDER
+            own.mkdir()
+            for name, file in names.items():
+                (own / name).write_bytes((self._store.text(file) or "").encode())
+            if failure := tracker.finish(artifacts):
                 return failure
         self._store.files.write(STATE, self._state().encode())
         return None

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -267,19 +268,15 @@ def _conclude(planned: Plan, tracker: Tracker | None) -> None:
         _say(summary)
         _say(f"report: {conclusion.report_path}")
         return
-    from landsweep.analysis import sweep as results
+    from landsweep.analysis.conclusion import conclude
 
-    sweep = results.open(planned.store.uri)
-    answer = sweep.verdict(**planned.sweep.verdict.model_dump())
-    points, trials = sweep.points(), sweep.trials()
-    from landsweep.analysis.figures import configuration_figures, report_bytes
-
-    report = report_bytes(sweep, answer, points, trials)
-    conclusion.store(answer.as_dict(), answer.summary(), report)
-    _say(answer.summary())
-    _say(f"report: {conclusion.report_path}")
-    figures = configuration_figures(points, answer.metric) if tracker and conclusion.wants_figures else {}
-    failure = conclusion.track(tracker, figures)
+    with tempfile.TemporaryDirectory() as name:
+        artifacts, wanted = Path(name), bool(tracker) and conclusion.wants_figures
+        answer = conclude(planned.store.uri, planned.sweep.verdict.model_dump(), artifacts if wanted else None)
+        conclusion.store(answer.verdict, answer.summary, answer.report)
+        _say(answer.summary)
+        _say(f"report: {conclusion.report_path}")
+        failure = conclusion.track(tracker, artifacts)
     if failure:
         _complain(f"warning: {failure}")
 

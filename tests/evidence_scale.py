@@ -42,8 +42,8 @@ class Seen:
     seconds: float = 0.0  # of the whole process
     commits: float = 0.0  # seconds until the last segment was done
     first_bytes: int = 0  # resident, of the driver alone, at the first segment
-    most_bytes: int = 0  # until the last segment
-    end_bytes: int = 0  # at most after it, while verdict and report are made of all points
+    most_bytes: int = 0  # until its end
+    concluding_bytes: int = 0  # of the process that makes verdict and report of all points
     most_staged: int = 0
 
 
@@ -63,7 +63,6 @@ def driven(command: list[str], folder: Path, sweep: Path, log: Path) -> Seen:
             segments = len(list((sweep / "log").glob("*.done")))
             if segments > done:
                 done, seen.commits = segments, time.monotonic() - begun
-                seen.most_bytes, seen.end_bytes = max(seen.most_bytes, seen.end_bytes), 0
     seen.code, seen.seconds = process.returncode, time.monotonic() - begun
     return seen
 
@@ -72,8 +71,18 @@ def _look(seen: Seen, driver: psutil.Process, sweep: Path) -> None:
     resident = driver.memory_info().rss
     if seen.commits and not seen.first_bytes:
         seen.first_bytes = resident
-    seen.end_bytes = max(seen.end_bytes, resident)
+    seen.most_bytes = max(seen.most_bytes, resident)
+    if seen.commits:
+        seen.concluding_bytes = max(seen.concluding_bytes, *map(_concluding, driver.children()), 0)
     seen.most_staged = max(seen.most_staged, _count(sweep / "staged"))
+
+
+def _concluding(child: psutil.Process) -> int:
+    """The resident bytes of a child that multiprocessing has started, as verdict and report are."""
+    try:
+        return child.memory_info().rss if "multiprocessing.spawn" in " ".join(child.cmdline()) else 0
+    except psutil.Error:
+        return 0  # it has just ended
 
 
 def _count(folder: Path) -> int:
@@ -96,11 +105,11 @@ def million() -> Measured:
         folder = Path(name)
         file, sweep = folder / "sweep.yaml", folder / "runs/noop"
         file.write_text(yaml.safe_dump(noop_sweep(folder, TRIALS)))
-        planned = watched([*landsweep, "plan", str(file), "--json"], folder)
+        planned = watched([*landsweep, "plan", str(file), "--json"], folder, None)
         seen = driven([*landsweep, "run", str(file)], folder, sweep, folder / "log")
         if seen.code != 0:
             return f"exit {seen.code}: {(folder / 'log').read_text()[-2000:]}", False
-        resumed = watched([sys.executable, "-c", _RESUME, str(file)], folder)
+        resumed = watched([sys.executable, "-c", _RESUME, str(file)], folder, None)
         files = {table: _count(sweep / table) for table in (*TABLES, "parameters", "log")}
         rows = whole(sweep)
     resume, left = json.loads(resumed.output.strip().splitlines()[-1])
@@ -110,8 +119,9 @@ def million() -> Measured:
         f"{rate:,.0f} trials/s from the start of the process to the last commit ({seen.commits:.0f} s; with verdict "
     )
     text += f"and report {seen.seconds:.0f} s); driver {seen.first_bytes / 2**20:.0f} MiB at the first segment, "
-    text += f"{seen.most_bytes / 2**20:.0f} MiB at most until the last commit, {seen.end_bytes / 2**20:.0f} MiB for "
-    text += f"verdict and report of all points; at most {seen.most_staged} batches staged; resume decided in "
+    text += f"{seen.most_bytes / 2**20:.0f} MiB at most until its end, {seen.concluding_bytes / 2**20:.0f} MiB in the "
+    text += f"process beside it that makes verdict and report of all points; at most {seen.most_staged} batches "
+    text += "staged; resume decided in "
     text += f"{resume:.1f} s ({resumed.seconds:.1f} s with the start of Python), {left} left; files: "
     text += ", ".join(f"{count} {table}" for table, count in files.items())
     text += f"; every trial once in every table: {rows}"

@@ -293,6 +293,11 @@ def silent_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
+def empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def run_in_process(folder: Path, content: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "s.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "landsweep", "run", "s.yaml", *arguments]
@@ -311,7 +316,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: py
         conclusion.store({}, "summary", b"")
         following = finish.tracker(planned(content))
         assert following is not None
-        warning = conclusion.track(following, {})
+        warning = conclusion.track(following, empty(tmp_path / "a"))
         following.close()
         assert following._process is not None
         assert following._process.poll() is not None
@@ -320,7 +325,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: py
     content["tracking"] = {}
     conclusion = Conclusion(planned(content))
     following = finish.tracker(planned(content))
-    assert conclusion.track(following, {}) is None
+    assert conclusion.track(following, empty(tmp_path / "b")) is None
     assert conclusion.known_summary() == "summary"
     assert len(logged(tracking.default_uri(content["store"]))) == 5
 
@@ -352,10 +357,10 @@ time.sleep(600)
     assert len(logged(tracking.default_uri(content["store"]))) == 5
 
 
-def test_none_switches_tracking_off(sweep: dict[str, Any]) -> None:
+def test_none_switches_tracking_off(sweep: dict[str, Any], tmp_path: Path) -> None:
     plan = planned({**sweep, "tracking": {"uri": "none"}})
     assert finish.tracker(plan) is None
-    assert Conclusion(plan).track(None, {}) is None
+    assert Conclusion(plan).track(None, tmp_path) is None
 
 
 @pytest.mark.parametrize(("wanted", "per_trial"), [("auto", True), (True, True), (False, False)])
