@@ -33,10 +33,10 @@ def equivalence_power(
     >>> round(equivalence_power(1.0, math.inf, 2.9264, 0.05), 3)
     0.8
     """
-    from scipy.special import ndtr
-    from scipy.stats import t
+    from scipy.special import ndtr, ndtri, stdtrit  # scipy.stats takes a second to import
 
-    threshold = float(t.isf(alpha, degrees)) * _spread(degrees)
+    quantile = -float(stdtrit(degrees, alpha) if degrees < math.inf else ndtri(alpha))
+    threshold = quantile * _spread(degrees)
     above = ndtr((margin - difference) / standard_error - threshold)
     below = ndtr(threshold - (margin + difference) / standard_error)
     return float(np.maximum(above - below, 0).mean())
@@ -117,12 +117,15 @@ def trials_for(
     most = int(_MOST) // configurations
     if enough(low):
         return low * configurations
-    if not enough(most):
-        return None
-    while most - low > 1:
-        middle = (low + most) // 2
-        low, most = (low, middle) if enough(middle) else (middle, most)
-    return most * configurations
+    high = min(2 * low, most)
+    while not enough(high):  # doubled, since few are cheaper to ask about than many
+        if high == most:
+            return None
+        low, high = high, min(2 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high * configurations
 
 
 def power_table(
@@ -261,12 +264,12 @@ def _check(margin: float, sigma: float, configurations: int, alpha: float) -> No
 
 def _spread(degrees: float) -> FloatArray:
     """Midpoint quantiles of √(χ²_ν/ν); 1 where ν is so large that it does not vary."""
-    from scipy.stats import chi2
+    from scipy.special import gammaincinv
 
     if degrees > 1e7:
         return np.ones(1)
     nodes = (np.arange(_NODES) + 0.5) / _NODES
-    return np.asarray(np.sqrt(chi2.ppf(nodes, degrees) / degrees), dtype=np.float64)
+    return np.asarray(np.sqrt(2 * gammaincinv(degrees / 2, nodes) / degrees), dtype=np.float64)
 
 
 def scale_needed(
