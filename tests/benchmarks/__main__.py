@@ -20,11 +20,11 @@ from typing import Any
 import psutil
 from matplotlib.figure import Figure
 
-from tests.benchmarks import orchestration, spectra, stationary, tables, training, whole
+from tests.benchmarks import minima, orchestration, spectra, stationary, tables, training, whole
 from tests.benchmarks.contest import ONE_PRIORITY, Contest, Result, held
 from tests.benchmarks.growth import GROWTHS
 
-MODULES = (training, whole, stationary, spectra, orchestration, tables)
+MODULES = (training, whole, stationary, minima, spectra, orchestration, tables)
 CONTESTS: dict[str, Contest] = {one.name: one for module in MODULES for one in module.contests()}
 NAMES = (*CONTESTS, *(f"growth {name}" for name in GROWTHS))
 PACKAGES = ("landsweep", "torch", "numpy", "jax", "ray", "scipy", "curvlinops-for-pytorch", "pyhessian")

@@ -113,15 +113,20 @@ def dense_by_landsweep(models: int) -> Found:
     return accurate({"rate": models / seconds, "error": error}, DENSE_ERROR)
 
 
+known = functools.cache(digits)
+
+
+def loss(theta: Tensor) -> Tensor:
+    """L of 64-25-10 as one writes it in torch."""
+    data = known()
+    first, bias, second, last = theta.split([1600, 25, 250, 10])
+    outputs = torch.tanh(data.train_inputs @ first.view(25, 64).T + bias) @ second.view(10, 25).T + last
+    return nn.functional.cross_entropy(outputs, data.train_labels) + 0.5 * DECAY * (theta * theta).sum()
+
+
 def dense_by_torch(models: int) -> Found:
     """torch.func.hessian and torch.linalg.eigvalsh (as fast as numpy's here), one model after another."""
-    data, thetas = digits(), trained(DENSE, models)
-    inputs, labels = data.train_inputs, data.train_labels
-
-    def loss(theta: Tensor) -> Tensor:
-        first, bias, second, last = theta.split([1600, 25, 250, 10])
-        outputs = torch.tanh(inputs @ first.view(25, 64).T + bias) @ second.view(10, 25).T + last
-        return nn.functional.cross_entropy(outputs, labels) + 0.5 * DECAY * (theta * theta).sum()
+    thetas = trained(DENSE, models)
 
     def spectra() -> list[Tensor]:
         return [torch.linalg.eigvalsh(torch.func.hessian(loss)(theta)) for theta in thetas]

@@ -1,0 +1,111 @@
+"""Minima of digit MLPs 64-25-10, found from where training stopped and classified: models a CPU second.
+
+``python -m tests.benchmarks.minima CONTENDER MODELS`` measures one contender and prints JSON. Both start at the same
+ends of training. landsweep searches, polishes and classifies all of them as one batch; the peer takes one model after
+another: torch.func.hessian, Newton steps with a Levenberg shift by numpy's Cholesky factors, eigvalsh at the end. A
+model counts where ‖g‖ ≤ 1e-8, a Newton step is as short as at a critical point, and no eigenvalue is below
+−1e-7·‖H‖₂. Imports and training are not in the rates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landsweep.workers import execution, search, streams, symmetry
+from landsweep.workers.algebra import Dense
+from landsweep.workers.landscape import Landscape
+from landsweep.workers.quadratic import LocalModel
+from tests.benchmarks.contest import OURS, Contest, process
+from tests.benchmarks.spectra import CPU, DENSE, ZERO, landscape, loss, trained
+
+MODULE = "tests.benchmarks.minima"
+TOLERANCE, BUDGET, MOST_STEPS = 1e-8, 500, 500
+MODELS = {OURS: 8, "torch": 1}
+REACH, MOST_SECONDS = 5.0, 20.0  # CPU seconds a model
+
+
+def by_landsweep(given: Landscape, starts: Tensor) -> Tensor:
+    """Where they end (B, n)."""
+    algebra = Dense()
+    scale = algebra.norm(given, starts)
+    outcome = search.iterate(algebra.minima(TOLERANCE), given, starts, scale, BUDGET)
+    theta = algebra.polished(given, outcome.theta, TOLERANCE)
+    keys = streams.keys("minima", list(range(len(starts))), "classify", CPU)
+    algebra.classify(given, theta, outcome, scale, keys, TOLERANCE)
+    return theta
+
+
+def by_torch(starts: Tensor) -> Tensor:
+    """Where they end (B, n)."""
+    return torch.stack([newton(start) for start in starts])
+
+
+def newton(theta: Tensor) -> Tensor:
+    """Steps −(H + μI)⁻¹g, μ larger where that is not positive definite or L falls by less than a quarter of what the
+    quadratic model says, smaller where it falls by more than three quarters (Levenberg 1944, Marquardt 1963)."""
+    slope, curvature, shift = torch.func.grad_and_value(loss), torch.func.hessian(loss), 0.0
+    (gradient, value), hessian = slope(theta), curvature(theta).numpy()
+    for _ in range(MOST_STEPS):
+        g = gradient.numpy()
+        if np.linalg.norm(g) <= TOLERANCE:
+            break
+        try:
+            factor = np.linalg.cholesky(hessian + shift * np.eye(len(g)))
+        except np.linalg.LinAlgError:
+            shift = max(4 * shift, 1e-4)
+            continue
+        step = -np.linalg.solve(factor.T, np.linalg.solve(factor, g))
+        proposal = theta + torch.from_numpy(step)
+        there, lower = slope(proposal)
+        predicted = -(g @ step + 0.5 * step @ hessian @ step)
+        ratio = float(value - lower) / predicted
+        # rounding of L hides the last falls
+        if ratio < 0.25 and float(value - lower) < -1e-14 * abs(float(value)):
+            shift = max(4 * shift, 1e-4)
+            continue
+        shift = shift / 4 if ratio > 0.75 and shift > 1e-10 else (0.0 if ratio > 0.75 else shift)
+        theta, gradient, value, hessian = proposal, there, lower, curvature(proposal).numpy()
+    np.linalg.eigvalsh(hessian)
+    return theta
+
+
+def successes(given: Landscape, theta: Tensor) -> int:
+    """How many rows are critical points without a negative eigenvalue."""
+    model = LocalModel.at(given, theta, given.symmetries)
+    near = model.newton_length <= search.STEP_TOLERANCE * (1 + theta.norm(dim=1))
+    values = torch.linalg.eigvalsh(given.hessian(theta))
+    bottom = values[:, 0] >= -ZERO * values.abs().amax(1)
+    return int(((model.gradient.norm(dim=1) <= TOLERANCE) & near & bottom).sum())
+
+
+def measured(contender: str, models: int) -> dict[str, float]:
+    execution.prepare(1)
+    plain, starts = landscape(DENSE), trained(DENSE, models)
+    given = dataclasses.replace(plain, symmetries=symmetry.checked(plain))
+    given.hessian(starts[:1])
+    begun = time.process_time()
+    theta = by_landsweep(given, starts) if contender == OURS else by_torch(starts)
+    seconds = time.process_time() - begun
+    good = successes(given, theta)
+    if not good:
+        raise AssertionError(f"none of {models} models ended at a minimum")
+    return {"rate": good / seconds, "success": good / models, "CPU s a minimum": seconds / good}
+
+
+def contests() -> list[Contest]:
+    """Minima a CPU second, one core each."""
+    work = f"64-25-10 on digits, n = 1,885: search, polish, classify; at most {MOST_SECONDS:g} CPU s each are wanted"
+    contenders = {who: process(MODULE, who, count) for who, count in MODELS.items()}
+    return [Contest("minima", work, "minima/CPU s", REACH, contenders)]
+
+
+if __name__ == "__main__":
+    who, number = sys.argv[1:]
+    print(json.dumps(measured(who, int(number))))
