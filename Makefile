@@ -17,7 +17,7 @@ run: venv
 	$(BIN)/landsweep run infra/sweeps/digits.yaml
 
 test: venv
-	$(BIN)/python -m pytest -m 'not evidence' -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not evidence' -n 2 --dist loadfile
 
 check: venv
 	$(BIN)/ruff check
