@@ -68,21 +68,12 @@ def _answer(sender: Connection, uri: str, options: dict[str, Any], figures: Path
 
 def _made(uri: str, options: dict[str, Any], figures: Path | None) -> Answer:
     from landsweep.analysis import sweep as results
-    from landsweep.analysis.report import write_report
 
     sweep = results.open(uri)
     verdict = sweep.verdict(**options)
     points = sweep.points()
     with tempfile.TemporaryDirectory() as folder:
-        report = write_report(
-            Path(folder) / "report.html",
-            name=sweep.name,
-            points=points,
-            trials=sweep.trials(),
-            spectra=sweep.spectra(),
-            verdict=verdict,
-            sweep_text=sweep.text(),
-        ).read_bytes()
+        report = sweep.report(Path(folder) / "report.html", verdict, points).read_bytes()
     if figures is not None:
         _draw(points, verdict.metric, figures)
     return Answer(verdict.as_dict(), verdict.summary(), report)

@@ -224,15 +224,15 @@ class Sweep:
     def _question(self) -> VerdictOptions:
         return VerdictOptions(**Registered.read(self._store).options)
 
-    def report(self, path: str | Path, verdict: Verdict | None = None) -> Path:
-        """Write the report, one self-contained HTML file."""
+    def report(self, path: str | Path, verdict: Verdict | None = None, points: pd.DataFrame | None = None) -> Path:
+        """Write the report, one self-contained HTML file; ``points`` are all of them, where they are read already."""
         from landsweep.analysis.report import write_report
 
         answer = verdict or self.verdict()
         return write_report(
             path,
             name=self.name,
-            points=self.points(),
+            points=self.points() if points is None else points,
             trials=self.trials(),
             spectra=self.spectra(),
             verdict=answer,

@@ -92,7 +92,7 @@ class Bench:
 
     def pytest(self, *names: str) -> tuple[str, bool]:
         """The tests of these names in the clone."""
-        ended = watched([str(self.clone / ".venv/bin/python"), "-m", "pytest", "-q", *names], self.clone, None)
+        ended = watched([str(self.clone / ".venv/bin/python"), "-m", "pytest", "-q", *names], self.clone, every=None)
         return ended.output.strip().splitlines()[-1].strip("= "), ended.code == 0
 
 
@@ -141,7 +141,7 @@ def by_hand(points: pd.DataFrame, band: object, metric: str) -> tuple[float, flo
 
 
 def make_test(bench: Bench) -> tuple[str, bool]:
-    ended = watched(["make", "test"], bench.clone, None)
+    ended = watched(["make", "test"], bench.clone, every=None)
     last = ended.output.strip().splitlines()[-1].strip("= ")
     return f"exit {ended.code}, {ended.seconds:.0f} s: {last}", ended.code == 0 and ended.seconds <= 600
 
@@ -234,7 +234,7 @@ def module(name: str, *arguments: str) -> Callable[[Bench], tuple[str, bool]]:
     """A claim that a module of the tests measures, in the clone: the line that says what, and whether it exits 0."""
 
     def measure(bench: Bench) -> tuple[str, bool]:
-        ended = watched([str(bench.clone / ".venv/bin/python"), "-m", name, *arguments], bench.clone, None)
+        ended = watched([str(bench.clone / ".venv/bin/python"), "-m", name, *arguments], bench.clone, every=None)
         print(ended.output, flush=True)
         lines = ended.output.strip().splitlines()
         said = next((line for line in lines if "hold" in line.lower() and line.startswith("  ")), lines[0])

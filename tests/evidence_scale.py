@@ -105,11 +105,11 @@ def million() -> Measured:
         folder = Path(name)
         file, sweep = folder / "sweep.yaml", folder / "runs/noop"
         file.write_text(yaml.safe_dump(noop_sweep(folder, TRIALS)))
-        planned = watched([*landsweep, "plan", str(file), "--json"], folder, None)
+        planned = watched([*landsweep, "plan", str(file), "--json"], folder, every=None)
         seen = driven([*landsweep, "run", str(file)], folder, sweep, folder / "log")
         if seen.code != 0:
             return f"exit {seen.code}: {(folder / 'log').read_text()[-2000:]}", False
-        resumed = watched([sys.executable, "-c", _RESUME, str(file)], folder, None)
+        resumed = watched([sys.executable, "-c", _RESUME, str(file)], folder, every=None)
         files = {table: _count(sweep / table) for table in (*TABLES, "parameters", "log")}
         rows = whole(sweep)
     resume, left = json.loads(resumed.output.strip().splitlines()[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import threading
@@ -39,7 +38,7 @@ def test_the_answer_is_what_the_sweep_says(store: SweepStore, tmp_path: Path) ->
     assert answer.report.startswith(b"<!doctype html>")
     points = landsweep.open(store.uri).points()
     for config, rows in points.groupby("config"):
-        kept = pd.read_parquet(io.BytesIO((tmp_path / str(config) / "points.parquet").read_bytes()))
+        kept = pd.read_parquet(tmp_path / str(config) / "points.parquet")
         assert list(kept["point"]) == list(rows["point"])
         assert (tmp_path / str(config) / "test_loss.png").read_bytes().startswith(b"\x89PNG")
 

@@ -301,7 +301,7 @@ def test_automatic_batches_keep_below_the_limit(tmp_path: Path) -> None:
     planned = prepare(checked)
     assert 1 < planned.size < 64
     assert planned.notes == ()
-    assert planned.batch_bytes is not None and 0.3 * limit < planned.batch_bytes <= memory.SURE * limit
+    assert planned.batch_bytes is not None and 0.4 * limit < planned.batch_bytes <= memory.SURE * limit
     probe = probed(planned.size, sweep)
     assert probe.measured < limit / MIB
     assert probe.within, probe

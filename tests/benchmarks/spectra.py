@@ -113,12 +113,12 @@ def dense_by_landsweep(models: int) -> Found:
     return accurate({"rate": models / seconds, "error": error}, DENSE_ERROR)
 
 
-known = functools.cache(digits)
+read_once = functools.cache(digits)
 
 
 def loss(theta: Tensor) -> Tensor:
     """L of 64-25-10 as one writes it in torch."""
-    data = known()
+    data = read_once()
     first, bias, second, last = theta.split([1600, 25, 250, 10])
     outputs = torch.tanh(data.train_inputs @ first.view(25, 64).T + bias) @ second.view(10, 25).T + last
     return nn.functional.cross_entropy(outputs, data.train_labels) + 0.5 * DECAY * (theta * theta).sum()

@@ -175,13 +175,17 @@ def by_scipy(problem: Problem, method: str, starts: Tensor) -> tuple[Tensor, flo
     return torch.from_numpy(ends), time.process_time() - begun
 
 
-def successes(landscape: Landscape, theta: Tensor) -> int:
-    """How many rows are critical points, in a known class where there are any."""
+def critical(landscape: Landscape, theta: Tensor) -> Tensor:
+    """Whether each row is a critical point. (S,)."""
     model = LocalModel.at(landscape, theta, landscape.symmetries)
     near = model.newton_length <= search.STEP_TOLERANCE * (1 + theta.norm(dim=1))
-    critical = (model.gradient.norm(dim=1) <= TOLERANCE) & near
+    return (model.gradient.norm(dim=1) <= TOLERANCE) & near
+
+
+def successes(landscape: Landscape, theta: Tensor) -> int:
+    """How many rows are critical points, in a known class where there are any."""
     known = [landscape.known_class is None or landscape.known_class(one) is not None for one in theta]
-    return int((critical & torch.tensor(known)).sum())
+    return int((critical(landscape, theta) & torch.tensor(known)).sum())
 
 
 def measured(contender: str, name: str, count: int) -> dict[str, float]:
