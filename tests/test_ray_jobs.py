@@ -43,7 +43,8 @@ def test_submit_kill_the_client_stop_and_submit_again(
     trials = landsweep.open(tmp_path / "runs/wells").trials()
     assert set(trials["attempt"]) == {1}  # nothing was run twice
     monkeypatch.setattr(sys, "path", list(sys.path))
-    alone = prepare(spec.validate({**sweep, "store": str(tmp_path / "alone")}, "sweep"))
+    one_batch = {**sweep, "store": str(tmp_path / "alone"), "resources": {"batch": 40}}
+    alone = prepare(spec.validate(one_batch, "sweep"))
     runs.run(alone, InlineExecutor, lambda progress: None)
     assert largest_difference(points_of(tmp_path / "alone/wells"), points_of(tmp_path / "runs/wells")) == 0.0
     assert marked(clients) == []
