@@ -95,8 +95,8 @@ def scaling(batches: int = 64, steps: int = 4000) -> Measured:
             )
             pairs.append((one, two))
     ratios, whole = ([one[place] / two[place] for one, two in pairs] for place in (0, 1))
-    text = f"{len(os.sched_getaffinity(0))} cores, load {load:.1f} before: {batches} batches of {TRIALS} trials × {steps} "
-    text += f"steps, two workers {statistics.median(ratios):.2f}× as fast as one (median of {REPETITIONS}; "
+    text = f"{len(os.sched_getaffinity(0))} cores, load {load:.1f} before: {batches} batches of {TRIALS} trials × "
+    text += f"{steps} steps, two workers {statistics.median(ratios):.2f}× as fast as one (median of {REPETITIONS}; "
     text += f"{min(ratios):.2f} … {max(ratios):.2f}); with the start of Ray and its workers "
     text += f"{statistics.median(whole):.2f}×"
     return text, statistics.median(ratios) >= REACH
