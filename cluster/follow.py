@@ -26,7 +26,7 @@ from landsweep.cluster.spans import Spans
 from landsweep.cluster.spool import Spool, thinned
 from landsweep.cluster.store import SWEEP_FILE, SweepStore
 from landsweep.cluster.tracked import Artifacts, TrackedSweep
-from landsweep.cluster.tracking import Moment, Server, TrackingError
+from landsweep.cluster.tracking import Moment, Server, TrackingError, import_no_absent
 from landsweep.workers.errors import LandsweepError
 
 RETRY_SECONDS = 30.0  # a server that did not answer is left alone for so long
@@ -159,6 +159,7 @@ def _read(lines: queue.SimpleQueue[str]) -> None:
 
 
 def main() -> None:
+    import_no_absent()
     task = json.loads(sys.stdin.readline())
     sweep = TrackedSweep(**{**task["sweep"], "seeds": tuple(task["sweep"]["seeds"])})
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()

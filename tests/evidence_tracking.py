@@ -26,7 +26,7 @@ from tests.processes import environment
 from tests.tracking_server import mlflow_server, postgresql
 
 CONFIGURATIONS = 500
-STEPS = 600  # of a training, which makes a sweep of about ten minutes
+STEPS = 800  # of a training, which makes a sweep of about ten minutes
 MOST_ADDED = 0.02  # of the sweep's wall time
 MOST_SECONDS = 5.0  # that the runs page may take
 SHOWN = "[1-9][0-9]* matching runs"

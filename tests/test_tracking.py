@@ -424,3 +424,25 @@ def test_a_server_that_wants_a_password_gets_it_from_the_environment(
             monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
             assert ended(content, tmp_path / "c", uri=uri) is None
             assert len(logged(uri)) == 3
+
+
+def test_packages_that_are_not_there_are_not_looked_for_again() -> None:
+    code = """
+import sys
+from landsweep.cluster.tracking import import_no_absent
+sys.modules.pop("pyspark", None)
+import_no_absent()
+looked = []
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        looked.append(name)
+sys.meta_path.insert(0, Finder())
+for name in ("dbruntime.databricks_repl_context", "pyspark", "an_absent_package"):
+    try:
+        __import__(name)
+    except ImportError:
+        print("refused")
+print(looked)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["refused"] * 3 + ["['an_absent_package']"]
