@@ -430,7 +430,6 @@ def test_packages_that_are_not_there_are_not_looked_for_again() -> None:
     code = """
 import sys
 from landsweep.cluster.tracking import import_no_absent
-sys.modules.pop("pyspark", None)
 import_no_absent()
 looked = []
 class Finder:
