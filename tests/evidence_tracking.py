@@ -62,6 +62,11 @@ class Took:
     end: float
     logging: float
 
+    @property
+    def known(self) -> float:
+        """What of it is known to pass beside the sweep."""
+        return self.logging + self.end
+
 
 def took(folder: Path, uri: str, steps: int) -> Took:
     """``landsweep run`` on one core, in a new folder."""
@@ -119,8 +124,8 @@ def tracking_postgres() -> Measured:
 
     Two runs of a long sweep differ by more than logging takes, as the speed of the machine does. So what tracking adds
     to the wall time is measured on short sweeps. There the server has not yet taken all when the sweep is done, and is
-    waited for; in the long one, logging is most of the time beside the sweep. What is known of both, the CPU seconds
-    for logging and the wait at the end, tells the difference.
+    waited for; the long one leaves it time. What is known of both, the CPU seconds for logging and those from the last
+    words to the end, tells the difference.
     """
     assert (os.cpu_count() or 1) >= 2, "needs two cores: one for the sweep, one for the server"
     own = ("taskset", "-c", "1")
@@ -135,16 +140,13 @@ def tracking_postgres() -> Measured:
             page = f"{server}/#/experiments/1/runs"
             opened = shown_after(page, SHOWN)
             sorted_ = shown_after(f"{page}?orderByKey=metrics.%60final_objective.mean%60&orderByAsc=true", SHOWN)
-    usual = statistics.mean(one.end for one in short[False])
-    *sums, whole_sum = [one.logging + one.end - usual for one in (*short[True], whole)]
     wall = {tracked: statistics.mean(one.wall for one in ones) for tracked, ones in short.items()}
+    known = statistics.mean(one.known for one in short[True])
     direct = wall[True] - wall[False]
-    added = direct + whole_sum - statistics.mean(sums)
+    added = direct + whole.known - known
     share = added / (whole.wall - added)
-    text = (
-        f"tracking adds {direct:.1f} s to a short sweep of {wall[False]:.0f} s, where logging and the wait at the end "
-    )
-    text += f"take {statistics.mean(sums):.1f} s, in the long one {whole_sum:.1f} s: {added:.1f} s, {share:.1%} of the "
+    text = f"tracking adds {direct:.1f} s to a short sweep of {wall[False]:.0f} s, where logging and the end take "
+    text += f"{known:.1f} s, in the long one {whole.known:.1f} s: {added:.1f} s, {share:.1%} of the "
     text += f"{whole.wall - added:.0f} s without; {runs} configurations' runs; the runs page opens in {opened:.1f} s, "
     text += f"sorted by a metric in {sorted_:.1f} s"
     complete = runs == (len(short[True]) + 1) * CONFIGURATIONS
