@@ -7,14 +7,12 @@ logging takes of that core it costs the sweep, and at the end what the driver wa
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +21,7 @@ import yaml
 
 from tests.browser import shown_after
 from tests.claims import Measured, measured_claims
-from tests.processes import environment
+from tests.processes import configuration_runs, environment
 from tests.tracking_server import mlflow_server, postgresql
 
 CONFIGURATIONS = 500
@@ -105,20 +103,6 @@ def _logging(running: psutil.Process) -> float:
     return 0.0
 
 
-def configurations(server: str) -> int:
-    """How many runs of configurations there are, all finished."""
-    query = {
-        "experiment_ids": ["1"],
-        "filter": "tags.`landsweep.level` = 'configuration' and attributes.status = 'FINISHED'",
-        "max_results": 10 * CONFIGURATIONS,
-    }
-    request = urllib.request.Request(
-        f"{server}/api/2.0/mlflow/runs/search", json.dumps(query).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return len(json.load(answer)["runs"])
-
-
 def tracking_postgres() -> Measured:
     """What logging adds, against the sweep; then the runs page in Chromium: as it opens, and sorted by a metric.
 
@@ -136,7 +120,8 @@ def tracking_postgres() -> Measured:
             for number, tracked in enumerate(ORDER):
                 short[tracked].append(took(folder / str(number), server if tracked else "none", FEW_STEPS))
             whole = took(folder / "whole", server, STEPS)
-            runs = configurations(server)
+            logged = configuration_runs(server, 10 * CONFIGURATIONS)
+            runs = sum(run["info"]["status"] == "FINISHED" for run in logged)
             page = f"{server}/#/experiments/1/runs"
             opened = shown_after(page, SHOWN)
             sorted_ = shown_after(f"{page}?orderByKey=metrics.%60final_objective.mean%60&orderByAsc=true", SHOWN)

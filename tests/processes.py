@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -175,14 +176,20 @@ def browse(url: str, *, size: tuple[int, int] = (1280, 900), image: Path | None 
         return dump.stdout.decode(errors="replace")
 
 
-def mlflow_pages(server: str, image: Path | None = None) -> tuple[str, str, str]:
-    """What the MLflow UI at ``server`` shows of its first sweep: the runs page, one configuration's page, its name."""
-    query = {"experiment_ids": ["1"], "filter": "tags.`landsweep.level` = 'configuration'", "max_results": 1}
+def configuration_runs(server: str, most: int) -> list[dict[str, Any]]:
+    """The runs of configurations that the MLflow server at ``server`` has of its first sweep, at most so many."""
+    query = {"experiment_ids": ["1"], "filter": "tags.`landsweep.level` = 'configuration'", "max_results": most}
     request = urllib.request.Request(
         f"{server}/api/2.0/mlflow/runs/search", json.dumps(query).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        run = json.load(answer)["runs"][0]["info"]
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["runs"]
+    return found
+
+
+def mlflow_pages(server: str, image: Path | None = None) -> tuple[str, str, str]:
+    """What the MLflow UI at ``server`` shows of its first sweep: the runs page, one configuration's page, its name."""
+    run = configuration_runs(server, 1)[0]["info"]
     listing = browse(f"{server}/#/experiments/1/runs", size=(1500, 900), image=image)
     page = browse(f"{server}/#/experiments/1/runs/{run['run_id']}", size=(1500, 900))
     return listing, page, str(run["run_name"])
