@@ -185,7 +185,7 @@ def _segment_table(store: SweepStore, table: str, taken: Sequence[tuple[Staged, 
         return None
     contents = _staged_contents(store, [(batch, file) for batch, file, _ in there])
     parts = [
-        of_seeds(pq.read_table(io.BytesIO(content)), seeds)
+        of_seeds(pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False), seeds)  # small files: no pool
         for content, (_, _, seeds) in zip(contents, there, strict=True)
     ]
     merged = pa.concat_tables(parts, promote_options="default")

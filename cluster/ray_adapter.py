@@ -24,6 +24,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+#: Nobody asks an embedded Ray for its metrics: its agent need not look for them every five seconds.
+_EMBEDDED = {"REPORTER_UPDATE_INTERVAL_MS": "60000", "RAY_metrics_report_interval_ms": "60000"}
 #: Ray lets these overrule the address that it is given.
 _OVERRULING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
@@ -71,6 +73,8 @@ def connect(address: str | None, data_bytes: int) -> None:
             mend = f"start one, set {authentication.TOKEN} or {authentication.TOKEN_PATH}, or leave the address out"
             raise RequestError(f"{message}; {mend}") from exc
         return
+    for name, value in _EMBEDDED.items():
+        os.environ.setdefault(name, value)
     authentication.own_token(os.environ)  # Ray's embedded start would write one that others can read
     store = OBJECT_STORE_BYTES + 2 * data_bytes
     ray.init(address="local", num_cpus=os.cpu_count(), object_store_memory=store, include_dashboard=False, **quiet)

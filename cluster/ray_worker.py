@@ -22,7 +22,9 @@ class Worker:
     """Runs one job after the other; what it has built stays for the next."""
 
     def hello(self, probe: str | None) -> Hello:
-        """``probe``: a file in the store, where that is a folder."""
+        """``probe``: a file in the store, where that is a folder. Who answers has all it takes to train in memory."""
+        from landsweep.workers import batch  # noqa: F401  (torch takes seconds)
+
         return Hello(record.VERSION, probe is None or Path(probe).exists())
 
     def run(self, job: Job, samples: Samples | None) -> Summary:
