@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import optimize
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from landsweep.workers import search
 from landsweep.workers.eigenvector_following import EigenvectorFollowing
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
-from landsweep.workers.trust_region import TrustRegionNewton, subproblem
+from landsweep.workers.trust_region import TrustRegionNewton
 from tests.surfaces import (
     VARIANCES,
     K,
@@ -99,64 +97,6 @@ def test_trust_region_newton_finds_the_four_minima_and_never_climbs() -> None:
     near = torch.cdist(distinct(outcome.theta), expected).amin(1)
     assert len(near) == 4
     assert float(near.max()) < 1e-6
-
-
-# --- the trust region's subproblem ------------------------------------------------------------------------------
-def brute_force(eigenvalues: np.ndarray, c: np.ndarray, radius: float) -> float:
-    """The lowest model value, by the secular equation in scipy's brentq, hard case included."""
-
-    low = max(0.0, -eigenvalues[0])
-    gaps = eigenvalues + low
-
-    def q(shift: float) -> np.ndarray:
-        return -c / (gaps + shift)
-
-    def model(step: np.ndarray) -> float:
-        return float(c @ step + 0.5 * step @ (eigenvalues * step))
-
-    if eigenvalues[0] > 0 and np.linalg.norm(q(0.0)) <= radius:
-        return model(q(0.0))
-    if np.linalg.norm(q(1e-18)) > radius:
-        high = np.linalg.norm(c) / radius + 1.0
-        return model(q(optimize.brentq(lambda s: np.linalg.norm(q(s)) - radius, 1e-18, high, xtol=1e-30)))
-    flat = np.abs(eigenvalues + low) < 1e-9
-    step = np.where(flat, 0.0, -c / np.where(flat, 1.0, eigenvalues + low))
-    step[0] += np.sqrt(max(0.0, radius**2 - step @ step)) * (-1 if c[0] > 0 else 1)
-    return model(step)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.lists(st.tuples(st.floats(-3, 3), st.floats(-2, 2)), min_size=1, max_size=5),
-    st.floats(1e-3, 10),
-    st.sampled_from(["general", "hard", "nearly hard", "zero"]),
-)
-def test_subproblem_against_the_secular_equation(pairs: list[tuple[float, float]], radius: float, case: str) -> None:
-    values = np.sort(np.round([pair[0] for pair in pairs], 3))
-    c = np.round([pair[1] for pair in pairs], 3)
-    if case != "general":
-        factor = {"hard": 0.0, "nearly hard": 1e-12, "zero": 0.0}[case]
-        lowest = np.abs(values - values[0]) < 1e-9
-        c = c * np.where(lowest, factor, 0.0 if case == "zero" else 1.0)
-    q = subproblem(
-        torch.from_numpy(values)[None], torch.from_numpy(c)[None], torch.tensor([radius], dtype=torch.float64)
-    )[0].numpy()
-    assert np.linalg.norm(q) <= radius * (1 + 1e-9)
-    ours, best = c @ q + 0.5 * q @ (values * q), brute_force(values, c, radius)
-    assert ours <= best + 1e-6 * (abs(best) + 1e-9)
-    rng = np.random.default_rng(0)
-    trial = rng.normal(size=(500, len(c)))
-    trial *= radius * rng.random((500, 1)) / np.linalg.norm(trial, axis=1, keepdims=True)
-    assert ours <= (trial @ c + 0.5 * (trial**2) @ values).min() + 1e-9
-
-
-def test_subproblem_in_the_hard_case_stays_inside_and_reaches_the_boundary() -> None:
-    values = points([-1.0, 2.0], [-1.0, 2.0], [-1.0, -1.0])
-    c = points([0.0, 0.3], [1e-17, 0.3], [0.0, 0.0])
-    q = subproblem(values, c, torch.full((3,), 0.5, dtype=torch.float64))
-    torch.testing.assert_close(q.norm(dim=1), torch.full((3,), 0.5, dtype=torch.float64), rtol=1e-12, atol=0)
-    torch.testing.assert_close(q[0, 1], torch.tensor(-0.1, dtype=torch.float64), rtol=1e-9, atol=0)
-    assert float(q[1, 0]) < 0, "away from the gradient"
 
 
 def test_a_start_exactly_on_a_saddle_is_left() -> None:
