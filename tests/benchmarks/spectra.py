@@ -52,9 +52,9 @@ def landscape(hidden: tuple[int, ...]) -> Landscape:
     return mlp(digits(), hidden=hidden, weight_decay=DECAY)
 
 
-def trained(hidden: tuple[int, ...], models: int) -> Tensor:
+def trained(hidden: tuple[int, ...], models: int, steps: int = TRAINING_STEPS) -> Tensor:
     """Models after a few epochs of SGD. (models, n)."""
-    settings = section("sgd", lr=0.1, momentum=0.9, batch_size=128, dtype="float32", steps=TRAINING_STEPS)
+    settings = section("sgd", lr=0.1, momentum=0.9, batch_size=128, dtype="float32", steps=steps)
     given, seeds = landscape(hidden), list(range(models))
     start = training.initial_parameters(given, "key", seeds, CPU)
     h = training.hyperparameters(settings, DECAY, models, CPU)
