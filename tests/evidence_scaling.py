@@ -67,18 +67,23 @@ def compute_sweep(folder: Path, name: str, batches: int, steps: int) -> dict[str
 
 
 def driven(sweep: dict[str, Any], workers: int) -> tuple[float, float]:
-    """Seconds from ``workers`` that are up to the last commit, and from before Ray's start."""
+    """Seconds from ``workers`` that are up to the last commit, and from before Ray's start to its end."""
     begun = time.monotonic()
     planned = prepare(spec.validate(sweep, "scaling"))
     executor = RayExecutor(1.0, 0.0, most=workers)
     while executor.ready < workers:
         executor.wait(1.0)
+    end, executor.close = executor.close, lambda: None
     ready = time.monotonic()
-    progress = runs.run(planned, lambda: executor, lambda progress: None)
+    try:
+        progress = runs.run(planned, lambda: executor, lambda progress: None)
+        committed = time.monotonic()
+    finally:
+        end()
     ended = time.monotonic()
     if progress.done != progress.total or progress.failed or progress.retried:
         raise AssertionError(f"{progress.done} of {progress.total} trials, {progress.retried} retried")
-    return ended - ready, ended - begun
+    return committed - ready, ended - begun
 
 
 def scaling(batches: int = 64, steps: int = 1600) -> Measured:
