@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import settings
@@ -21,3 +23,14 @@ def one_thread() -> None:
     from landsweep.workers import execution
 
     execution.prepare(1)
+
+
+@pytest.fixture(params=["compiled", "tensor operations"])
+def program(request: pytest.FixtureRequest) -> Iterator[str]:
+    """By what fully connected nets are evaluated."""
+    from landsweep.workers import compiled, dense_native
+
+    if request.param == "compiled" and compiled.found_compiler() is None:
+        pytest.skip("no C++ compiler")
+    with dense_native.tensor_operations() if request.param != "compiled" else nullcontext():
+        yield request.param

@@ -1,48 +1,199 @@
-"""Closed gradients of fully connected nets, against automatic differentiation."""
+"""Closed gradients of fully connected nets, by tensor operations and by the compiled program, against automatic
+differentiation."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 from torch.func import grad, vmap
 
+from landsweep.workers import compiled, dense_native
 from landsweep.workers.activations import ACTIVATIONS, KINKED, LINEAR
 from landsweep.workers.architecture import Architecture
-from landsweep.workers.dense_gradient import dense_gradient
+from landsweep.workers.dense_gradient import dense_gradient, dense_value_and_gradient
 from landsweep.workers.supervised import LOSSES, data_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS, SAMPLES = 5, 23  # more than a vector register holds, and no multiple of it
+WIDTHS = [((3, 4), True), ((7, 5, 3), True), ((4, 6, 5, 2), False), ((8, 25, 18), True), ((16, 33, 9, 10), True)]
 
 
-def case(network: Architecture, loss: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Thetas, inputs and targets of each row."""
+def case(
+    network: Architecture, loss: str, dtype: torch.dtype, samples: int = SAMPLES
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Thetas, inputs, targets, and the indices of each row."""
     generator = torch.Generator().manual_seed(0)
     thetas = torch.randn(ROWS, network.dim, generator=generator, dtype=torch.float64)
-    inputs = torch.randn(ROWS, SAMPLES, network.widths[0], generator=generator, dtype=torch.float64)
-    labels = torch.randint(0, network.widths[-1], (ROWS, SAMPLES), generator=generator)
-    values = torch.randn(ROWS, SAMPLES, network.widths[-1], generator=generator, dtype=torch.float64)
-    return thetas.to(dtype), inputs.to(dtype), labels if loss == "cross_entropy" else values.to(dtype)
+    inputs = torch.randn(2 * samples, network.widths[0], generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, network.widths[-1], (2 * samples,), generator=generator)
+    values = torch.randn(2 * samples, network.widths[-1], generator=generator, dtype=torch.float64)
+    index = torch.stack([torch.randperm(2 * samples, generator=generator)[:samples] for _ in range(ROWS)])
+    return thetas.to(dtype), inputs.to(dtype), labels if loss == "cross_entropy" else values.to(dtype), index
 
 
+def by_autograd(network: Architecture, loss: str, *given: torch.Tensor) -> torch.Tensor:
+    thetas, inputs, targets, index = given
+    one = grad(lambda theta, x, y: data_loss(network(theta, x), y, loss))
+    return vmap(one)(thetas, inputs[index], targets[index])
+
+
+def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The largest ‖g − g′‖/‖g′‖ of a row."""
+    return float(((found - wanted).norm(dim=1) / wanted.norm(dim=1)).max())
+
+
+@pytest.mark.usefixtures("program")
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", [*ACTIVATIONS, *KINKED, LINEAR])
-@pytest.mark.parametrize(("widths", "bias"), [((3, 4), True), ((7, 5, 3), True), ((4, 6, 5, 2), False)])
+@pytest.mark.parametrize(("widths", "bias"), WIDTHS)
 def test_it_is_that_of_automatic_differentiation(
     widths: tuple[int, ...], bias: bool, activation: str, loss: str
 ) -> None:
     network = Architecture(widths, activation, bias)
-    given = case(network, loss, torch.float64)
-    wanted = vmap(grad(lambda theta, x, y: data_loss(network(theta, x), y, loss)))(*given)
-    torch.testing.assert_close(dense_gradient(network, *given, loss), wanted, rtol=1e-12, atol=1e-14)
+    for samples in (1, SAMPLES, 700):  # 700 is more than one chunk
+        given = case(network, loss, torch.float64, samples)
+        wanted = by_autograd(network, loss, *given)
+        assert error(dense_gradient(network, *given, loss), wanted) < 1e-13
 
 
+@pytest.mark.usefixtures("program")
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, *KINKED, LINEAR])
+def test_single_precision_is_as_near_as_its_rounding(activation: str, loss: str) -> None:
+    network = Architecture((64, 25, 10), activation)
+    given = case(network, loss, torch.float32, 128)
+    exact = by_autograd(network, loss, *(t.double() if t.is_floating_point() else t for t in given))
+    assert error(dense_gradient(network, *given, loss), exact) < 1e-6
+
+
+@pytest.mark.usefixtures("program")
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, *KINKED, LINEAR])
+def test_values_and_gradients_on_all_samples(activation: str, loss: str) -> None:
+    network = Architecture((7, 5, 3), activation)
+    thetas, inputs, targets, _ = case(network, loss, torch.float64, 300)
+    value, gradient = dense_value_and_gradient(network, thetas, inputs, targets, loss)
+    wanted = vmap(lambda theta: data_loss(network(theta, inputs), targets, loss))(thetas)
+    slope = vmap(grad(lambda theta: data_loss(network(theta, inputs), targets, loss)))(thetas)
+    torch.testing.assert_close(value, wanted, rtol=1e-13, atol=0)
+    assert error(gradient, slope) < 1e-13
+
+
+@pytest.mark.usefixtures("program")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("activation", [*ACTIVATIONS, *KINKED, LINEAR])
 def test_a_row_does_not_depend_on_its_mates(activation: str, dtype: torch.dtype) -> None:
     network = Architecture((7, 5, 3), activation)
     for loss in LOSSES:
-        given = case(network, loss, dtype)
-        whole = dense_gradient(network, *given, loss)
+        thetas, inputs, targets, index = case(network, loss, dtype)
+        whole = dense_gradient(network, thetas, inputs, targets, index, loss)
         for rows in ([0, 1], [3, 2, 1], [4, 0]):
-            assert torch.equal(dense_gradient(network, *(tensor[rows] for tensor in given), loss), whole[rows])
+            alone = dense_gradient(network, thetas[rows], inputs, targets, index[rows], loss)
+            assert torch.equal(alone, whole[rows])
+
+
+@pytest.mark.usefixtures("program")
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_so_and_alone(value: float) -> None:
+    for activation in (*ACTIVATIONS, *KINKED, LINEAR):
+        network = Architecture((7, 5, 3), activation)
+        thetas, inputs, targets, index = case(network, "cross_entropy", torch.float32)
+        clean = dense_gradient(network, thetas, inputs, targets, index, "cross_entropy")
+        thetas[2, -1] = value  # the bias of an output
+        found = dense_gradient(network, thetas, inputs, targets, index, "cross_entropy")
+        assert not torch.isfinite(found[2]).all()
+        others = [0, 1, 3, 4]
+        assert torch.equal(found[others], clean[others])
+
+
+@pytest.mark.skipif(compiled.found_compiler() is None, reason="no C++ compiler")
+def test_threads_share_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Architecture((7, 5, 3), "tanh")
+    thetas, inputs, targets, index = case(network, "cross_entropy", torch.float32)
+    one = dense_native.gradient(network, thetas, inputs, targets, index, "cross_entropy")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(dense_native.gradient(network, thetas, inputs, targets, index, "cross_entropy"), one)
+
+
+@pytest.mark.skipif(compiled.found_compiler() is None, reason="no C++ compiler")
+def test_strided_indices_and_wrong_labels() -> None:
+    network = Architecture((7, 5, 3), "tanh")
+    thetas, inputs, labels, index = case(network, "cross_entropy", torch.float64)
+    wide = torch.cat([index, index], 1)[:, : index.shape[1]]  # as a minibatch is part of an epoch's order
+    torch.testing.assert_close(
+        dense_native.gradient(network, thetas, inputs, labels, wide, "cross_entropy"),
+        dense_native.gradient(network, thetas, inputs, labels, index, "cross_entropy"), rtol=0, atol=0,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(compiled.found_compiler() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_losses_and_wrong_labels(dtype: torch.dtype) -> None:
+    network = Architecture((7, 5, 3), "tanh")
+    thetas, inputs, labels, _ = case(network, "cross_entropy", dtype, 300)
+    outputs = torch.stack([network(theta, inputs) for theta in thetas])
+    wanted = (outputs.argmax(-1) != labels).double().mean(1)
+    for loss, targets in (("cross_entropy", labels), ("mse", torch.nn.functional.one_hot(labels, 3).to(dtype))):
+        found = dense_native.judged(network, thetas, inputs, targets, labels, loss)
+        assert found is not None
+        exact = torch.stack(
+            [data_loss(z, targets.double() if loss == "mse" else targets, loss) for z in outputs.double()]
+        )
+        torch.testing.assert_close(found[0], exact, rtol=1e-6 if dtype == torch.float32 else 1e-14, atol=0)
+        assert torch.equal(found[1], wanted)
+    assert dense_native.judged(network, thetas, inputs, targets, None, "mse")[1].isnan().all()  # type: ignore[index]
+    assert dense_native.judged(Architecture((7, 5, 3), "gelu"), thetas, inputs, targets, None, "mse") is None
+
+
+def test_without_a_compiler_it_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    compiled.library.cache_clear()
+    try:
+        network = Architecture((7, 5, 3), "tanh")
+        assert not dense_native.serves(network, torch.zeros(2, network.dim))
+        assert not dense_native.serves(network, torch.zeros(2, network.dim))
+    finally:
+        compiled.library.cache_clear()
+    assert [record.message[:15] for record in caplog.records] == ["no C++ compiler"]
+
+
+@pytest.mark.skipif(compiled.found_compiler() is None, reason="no C++ compiler")
+def test_a_source_that_does_not_compile_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.cpp").write_text("int main( {")
+    monkeypatch.setattr(compiled, "SOURCES", tmp_path)
+    monkeypatch.setenv(compiled.FOLDER, str(tmp_path / "made"))
+    assert compiled.library("bad") is None
+    assert "cannot compile bad.cpp" in caplog.text
+
+
+@pytest.mark.skipif(compiled.found_compiler() is None, reason="no C++ compiler")
+def test_a_library_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "one.cpp").write_text('extern "C" int one() { return 1; }')
+    monkeypatch.setattr(compiled, "SOURCES", tmp_path)
+    monkeypatch.setenv(compiled.FOLDER, str(tmp_path / "made"))
+    found = compiled.library("one")
+    assert found is not None and found.one() == 1
+    (made,) = (tmp_path / "made").iterdir()
+    compiled.library.cache_clear()
+    monkeypatch.setattr(compiled, "FLAGS", ("--never",))  # another identity: it would have to compile
+    assert compiled.library("one") is None
+    compiled.library.cache_clear()
+    assert (tmp_path / "made").iterdir().__next__() == made
+
+
+@pytest.mark.skipif(compiled.found_compiler() is None, reason="no C++ compiler")
+def test_a_folder_that_others_may_write_to_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setenv(compiled.FOLDER, str(shared))
+    assert compiled._folder() != shared
+    shared.chmod(0o700)
+    assert compiled._folder() == shared

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
+from landsweep.workers import dense_native
 from landsweep.workers.activations import ACTIVATIONS, KINKED, LINEAR
 from landsweep.workers.architecture import Architecture
 from landsweep.workers.dense_products import dense_products
@@ -15,6 +16,7 @@ from tests import digits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS, SAMPLES, VECTORS = 5, 23, 3
+WIDTHS = [((3, 4), True), ((7, 5, 3), True), ((4, 6, 5, 2), False), ((8, 25, 18), True)]
 
 
 def case(network: Architecture, loss: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -29,9 +31,10 @@ def case(network: Architecture, loss: str, dtype: torch.dtype) -> tuple[Tensor, 
     return thetas.to(dtype), vectors.to(dtype), inputs.to(dtype), targets
 
 
+@pytest.mark.usefixtures("program")
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", [*ACTIVATIONS, *KINKED, LINEAR])
-@pytest.mark.parametrize(("widths", "bias"), [((3, 4), True), ((7, 5, 3), True), ((4, 6, 5, 2), False)])
+@pytest.mark.parametrize(("widths", "bias"), WIDTHS)
 def test_they_are_those_of_automatic_differentiation(
     widths: tuple[int, ...], bias: bool, activation: str, loss: str
 ) -> None:
@@ -45,6 +48,7 @@ def test_they_are_those_of_automatic_differentiation(
             torch.testing.assert_close(found[row, :, k], wanted, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.usefixtures("program")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("activation", [*ACTIVATIONS, *KINKED, LINEAR])
 def test_a_row_does_not_depend_on_its_mates(activation: str, dtype: torch.dtype) -> None:
@@ -61,13 +65,14 @@ def test_a_row_does_not_depend_on_its_mates(activation: str, dtype: torch.dtype)
 def test_a_large_layer_is_done_net_by_net(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Architecture((7, 5, 3), "tanh")
     thetas, vectors, *data = case(network, "mse", torch.float64)
-    wanted = dense_products(network, thetas, *data, "mse")(vectors)
-    monkeypatch.setattr("landsweep.workers.dense_products.LARGE", 0)
-    whole = dense_products(network, thetas, *data, "mse")(vectors)
-    torch.testing.assert_close(whole, wanted, rtol=1e-12, atol=1e-13)
-    for rows in ([3, 2, 1], [2]):
-        some = dense_products(network, thetas[rows], *data, "mse")
-        assert torch.equal(some(vectors[rows]), whole[rows])
+    with dense_native.tensor_operations():
+        wanted = dense_products(network, thetas, *data, "mse")(vectors)
+        monkeypatch.setattr("landsweep.workers.dense_products.LARGE", 0)
+        whole = dense_products(network, thetas, *data, "mse")(vectors)
+        torch.testing.assert_close(whole, wanted, rtol=1e-12, atol=1e-13)
+        for rows in ([3, 2, 1], [2]):
+            some = dense_products(network, thetas[rows], *data, "mse")
+            assert torch.equal(some(vectors[rows]), whole[rows])
 
 
 @pytest.mark.parametrize("net", [{"name": "mlp"}, {"name": "mlp", "bias": False}, {"name": "deep_linear"}])

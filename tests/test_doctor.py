@@ -9,6 +9,7 @@ import pytest
 
 from landsweep.cluster import doctor
 from landsweep.cluster.files import LocalFiles
+from landsweep.workers import compiled
 
 
 def found(part: str, works: object) -> doctor.Check:
@@ -43,7 +44,7 @@ def test_a_gpu_that_torch_cannot_use_is_to_be_mended(monkeypatch: pytest.MonkeyP
 
 
 def test_no_compiler_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
     monkeypatch.setenv("CXX", "none")
     (check,) = [doctor._check("compiler", doctor.compiler_works, needed=False)]
     assert (check.works, check.needed) == (False, False)

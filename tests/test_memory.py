@@ -24,6 +24,7 @@ from landsweep.cluster.executors import Completion, InlineExecutor
 from landsweep.cluster.plan import Batch, Configuration, batch_id
 from landsweep.cluster.policy import FailedTrial, Work
 from landsweep.cluster.prepare import prepare
+from landsweep.workers import dense_native
 from landsweep.workers.errors import LandscapeError, SweepFileError
 from landsweep.workers.footprint import Allocated, Footprint, measured
 from tests.digits import built
@@ -66,9 +67,12 @@ def test_a_footprint_is_that_of_an_evaluation_on_all_samples() -> None:
         (lambda: landscape.hvp(theta, theta.unsqueeze(2)), known.product),
         (lambda: landscape.hvp(theta, theta.unsqueeze(2).repeat(1, 1, 9)), known.product + 8 * known.vector),
     ):
-        with Allocated() as allocated:
+        with Allocated() as compiled:
+            evaluate()
+        with dense_native.tensor_operations(), Allocated() as allocated:
             evaluate()
         assert 2 * 200 * a_sample == pytest.approx(allocated.peak, rel=0.3)
+        assert compiled.peak <= allocated.peak
     assert (known.dim, known.samples, known.data) == (landscape.dim, 200, 8 * 65 * 1797)
 
 

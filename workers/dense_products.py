@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from landsweep.workers import dense_native
 from landsweep.workers.activations import ACTIVATIONS, KINKED, LINEAR
 from landsweep.workers.architecture import Architecture
 from landsweep.workers.landscape import pad_rows
@@ -56,8 +58,11 @@ def dense_products(
         Rδ_m = φ′(a_m) ∘ (W_{m+1}ᵀ Rδ_{m+1} + V_{m+1}ᵀ δ_{m+1}) + φ″(a_m) ∘ W_{m+1}ᵀδ_{m+1} ∘ Ra_m,
 
     ∇²ℓ·v has Rδ_m x_{m−1}ᵀ + δ_m Rx_{m−1}ᵀ at W_m and Σ Rδ_m at b_m (Pearlmutter 1994). Each of the
-    products is contiguous, whatever the vectors' layout.
+    products is contiguous, whatever the vectors' layout. Where there is a program for it (``dense_native``), that; else
+    tensor operations.
     """
+    if dense_native.serves(network, thetas):
+        return functools.partial(dense_native.products, network, thetas, inputs, targets, loss)
     done = _pass(network, pad_rows(thetas), inputs, targets, loss)
 
     def products(vectors: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 
 import torch  # (MKL reads MKL_CBWR when torch loads it)
 
+from landsweep.workers import compiled
 from landsweep.workers.errors import DependencyError
 
 #: Batches are padded to at least this many rows: with one row, batched matrix products take another kernel.
@@ -36,5 +37,6 @@ def prepare(threads: int = 1, gpu: bool = False) -> torch.device:
 
 def describe(device: torch.device, dtype: str) -> str:
     """The mode as recorded in the column ``execution``: device kind, training dtype, compile, padding, BLAS mode."""
+    program = "compiled" if device.type == "cpu" and compiled.library("dense") else "eager"
     blas = os.environ.get("MKL_CBWR", "default") if device.type == "cpu" else "cublas"
-    return f"{device.type};{dtype};eager;rows>={MINIMUM_ROWS};{blas}"
+    return f"{device.type};{dtype};{program};rows>={MINIMUM_ROWS};{blas}"

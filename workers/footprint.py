@@ -13,6 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from landsweep.workers import dense_native
 from landsweep.workers.execution import MINIMUM_ROWS
 from landsweep.workers.landscape import Landscape, Scalar
 from landsweep.workers.models.columns import ColumnHessian
@@ -64,7 +65,15 @@ class Footprint:
 
 
 def measured(landscape: Landscape) -> Footprint:
-    """The footprint of ``landscape``, traced on at most 256 samples and two rows: quick however large the data are."""
+    """The footprint of ``landscape``, traced on at most 256 samples and two rows: quick however large the data are.
+
+    By tensor operations: a compiled program holds less, and a worker may have none.
+    """
+    with dense_native.tensor_operations():
+        return _measured(landscape)
+
+
+def _measured(landscape: Landscape) -> Footprint:
     gradient = _a_sample(landscape, grad)
     try:
         trace = _closed_products if landscape.closed_products else _products

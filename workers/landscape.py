@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -21,6 +21,7 @@ Field = Callable[[Tensor], Tensor]  # θ (n,) → tangent (n,)
 Split = tuple[Tensor, Tensor]  # inputs (N, …), labels (N,) or targets (N, c)
 Layers = Callable[[Tensor], list[tuple[Tensor, Tensor | None]]]  # θ (n,) → (W (out, in), b (out,) or None) of each
 Parts = Iterable[tuple[float, Callable[[Tensor], Tensor]]]  # weights of symmetric maps v (B, n, k) → (B, n, k)
+Batched = Callable[[Tensor], Tensor | None]  # (B, n) → (B,); None where there is no closed form for them
 Lipschitz = float | Callable[[Tensor, Tensor], Tensor]  # K everywhere, or (θ (n,), radius ()) → K () on that ball
 
 #: Bytes that one chunk of Hessians and their temporaries may take.
@@ -70,6 +71,8 @@ class Landscape:
     minibatch_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # (θ, sample indices (b,)) → (), the data loss
     closed_minibatch_gradient: Callable[[Tensor, Tensor], Tensor] | None = None  # (B, n), indices (B, b) → (B, n)
     closed_products: Callable[[Tensor], Parts] | None = None  # (B, n) → the data loss's Hessians, as sums over samples
+    closed_value_and_gradient: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # (B, n) → of the data loss
+    batched: Mapping[Scalar, Batched] = dataclasses.field(default_factory=dict)  # closed forms of L, losses and errors
     weight_decay: float = 0.0  # λ of the regulariser λ/2·‖θ‖², which ``loss`` holds and ``minibatch_loss`` does not
     train_loss: Scalar | None = None  # the data loss, without regulariser
     train_error: Scalar | None = None  # fraction of training samples misclassified
@@ -94,6 +97,9 @@ class Landscape:
     # --- many θ at once -------------------------------------------------------------------------------------
     def objective(self, thetas: Tensor) -> Tensor:
         """L at each row. (B, n) → (B,)."""
+        closed = self._closed(self.loss, thetas)
+        if closed is not None:
+            return closed
         total = torch.zeros_like(thetas[:, 0])
         for weight, part in self._parts():
             total = total + weight * self.map(part, thetas)
@@ -104,13 +110,23 @@ class Landscape:
         return self.value_and_gradient(thetas)[1]
 
     def value_and_gradient(self, thetas: Tensor) -> tuple[Tensor, Tensor]:
-        """(L, ∇L) at each row."""
+        """(L, ∇L) at each row. (B, n) → (B,), (B, n)."""
+        if self.closed_value_and_gradient is not None:
+            found = [self._closed_value_and_gradient(rows) for rows in self._few_rows(thetas)]
+            return torch.cat([value for value, _ in found]), torch.cat([gradient for _, gradient in found])
         values, gradients = torch.zeros_like(thetas[:, 0]), torch.zeros_like(thetas)
         for weight, part in self._parts():
             chunks = [vmap(grad_and_value(part))(pad_rows(chunk)) for chunk in torch.split(thetas, self.chunk_rows)]
             gradients = gradients + weight * torch.cat([gradient for gradient, _ in chunks])[: len(thetas)]
             values = values + weight * torch.cat([value for _, value in chunks])[: len(thetas)]
         return values, gradients
+
+    def _closed_value_and_gradient(self, thetas: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.closed_value_and_gradient is not None
+        rows, count = pad_rows(thetas), len(thetas)
+        value, slope = self.closed_value_and_gradient(rows)
+        value = torch.add(value, (rows * rows).sum(1), alpha=0.5 * self.weight_decay)
+        return value[:count], torch.add(slope, rows, alpha=self.weight_decay)[:count]
 
     def minibatch_gradient(self, thetas: Tensor, index: Tensor) -> Tensor:
         """∇ of the data loss at each row, on the row's own samples. (B, n), indices (B, b) → (B, n)."""
@@ -211,7 +227,13 @@ class Landscape:
 
     def map(self, function: Callable[[Tensor], Tensor], thetas: Tensor) -> Tensor:
         """Any of the landscape's functions at each row, in chunks that fit memory."""
+        closed = self._closed(function, thetas)
+        if closed is not None:
+            return closed
         return torch.cat([padded(vmap(function), chunk) for chunk in torch.split(thetas, self.chunk_rows)])
+
+    def _closed(self, function: Callable[[Tensor], Tensor], thetas: Tensor) -> Tensor | None:
+        return self.batched[function](thetas) if function in self.batched else None
 
     @property
     def hessian_rows(self) -> int:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landsweep.workers import dense_native
 from landsweep.workers.activations import ACTIVATIONS, KINKED
 from landsweep.workers.architecture import Architecture, layers_of
 from landsweep.workers.data import Dataset
-from landsweep.workers.dense_gradient import dense_gradient
+from landsweep.workers.dense_gradient import dense_gradient, dense_value_and_gradient
 from landsweep.workers.dense_products import dense_products
 from landsweep.workers.landscape import CHUNK_BYTES, Field, Landscape
 from landsweep.workers.mlp_hessian import MlpHessian
@@ -92,5 +93,7 @@ def mlp(
         symmetries=[] if weight_decay > 0 else _symmetries(network, inputs, loss),
         layers=layers_of(network.split, network.depth), gradient=functools.partial(dense_gradient, network),
         products=functools.partial(dense_products, network),
+        value_and_gradient=functools.partial(dense_value_and_gradient, network),
+        judged=functools.partial(dense_native.judged, network),
         **_closed(network, inputs, labels, loss, weight_decay),
     )  # fmt: skip

@@ -10,13 +10,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from landsweep.workers.errors import LandscapeError
-from landsweep.workers.landscape import Landscape, Supervision, samples_at_once, samples_of_products
+from landsweep.workers.landscape import (
+    Batched,
+    Landscape,
+    Scalar,
+    Supervision,
+    samples_at_once,
+    samples_of_products,
+)
 
 Model = Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, d)) → outputs (N, c)
-#: (thetas (B, n), inputs (B, b, …), targets (B, b, …), loss) → ∇ of each row's mean loss (B, n)
-Gradient = Callable[[Tensor, Tensor, Tensor, str], Tensor]
+#: (thetas (B, n), inputs (N, …), targets (N, …), indices (B, b), loss) → ∇ of each row's mean loss (B, n)
+Gradient = Callable[[Tensor, Tensor, Tensor, Tensor, str], Tensor]
 #: (thetas (B, n), inputs (N, …), targets (N, …), loss) → v ↦ ∇²(mean loss)·v, (B, n, k) → (B, n, k)
 Products = Callable[[Tensor, Tensor, Tensor, str], Callable[[Tensor], Tensor]]
+#: (thetas (B, n), inputs (N, …), targets (N, …), loss) → the mean loss (B,) and its ∇ (B, n)
+ValueAndGradient = Callable[[Tensor, Tensor, Tensor, str], tuple[Tensor, Tensor]]
+#: (thetas (B, n), inputs (N, …), targets (N, …), labels (N,) if there are, loss) → mean losses (B,) and shares of wrong
+#: labels (B,), both float64; None where nothing closed is at hand
+Judged = Callable[[Tensor, Tensor, Tensor, Tensor | None, str], tuple[Tensor, Tensor] | None]
 LOSSES = ("cross_entropy", "mse")
 
 
@@ -38,11 +50,6 @@ class _Split:
             targets = targets if self._loss == "cross_entropy" else targets.to(dtype)
             self._cache[dtype] = (self.inputs.to(dtype), targets)
         return self._cache[dtype]
-
-
-def _rows(data: Tensor, index: Tensor) -> Tensor:
-    """data[index]. (N, …), (B, b) → (B, b, …), by index_select, which takes a quarter of the time."""
-    return data.index_select(0, index.reshape(-1)).view(*index.shape, *data.shape[1:])
 
 
 def in_parts(model: Model, samples: int) -> Model:
@@ -129,13 +136,15 @@ def supervised_landscape(
     weight_decay: float,
     gradient: Gradient | None = None,
     products: Products | None = None,
+    value_and_gradient: ValueAndGradient | None = None,
+    judged: Judged | None = None,
     **known: Any,
 ) -> Landscape:
     """L(θ) = mean loss over ``train`` + λ/2·‖θ‖², with λ = ``weight_decay``.
 
     ``train`` and ``test`` are (inputs (N, …), labels (N,) or targets (N, c)); ``gradient`` is a closed formula for
-    minibatches, ``products`` one for all samples. ``known`` are further fields of :class:`Landscape`. Raises
-    LandscapeError for data that cannot be used.
+    minibatches, ``products``, ``value_and_gradient`` and ``judged`` are ones for all samples. ``known`` are further
+    fields of :class:`Landscape`. Raises LandscapeError for data that cannot be used.
     """
     if loss not in LOSSES:
         raise LandscapeError(f"loss: found {loss!r}; allowed are {', '.join(LOSSES)}")
@@ -150,6 +159,8 @@ def supervised_landscape(
     for split, (_, targets) in given.items():
         _check_targets(split, targets, loss, tuple(probe.shape[1:]))
         splits[split].get(torch.float64, classes)  # made inside transforms of torch.func it would stay bound to them
+    if gradient is not None:
+        splits["train"].get(torch.float32, classes)
     sample_bytes = 2 * max(1, kept_bytes(model, theta, train, loss))
     model = in_parts(model, samples_at_once(sample_bytes))
 
@@ -180,20 +191,50 @@ def supervised_landscape(
     def minibatch_gradient(thetas: Tensor, index: Tensor) -> Tensor:
         assert gradient is not None
         inputs, targets = splits["train"].get(thetas.dtype, classes)
-        return gradient(thetas, _rows(inputs, index), _rows(targets, index), loss)
+        return gradient(thetas, inputs, targets, index, loss)
+
+    def in_shares(dtype: torch.dtype) -> Iterator[tuple[float, Tensor, Tensor]]:
+        whole = splits["train"].get(dtype, classes)
+        for some, theirs in zip(*(torch.split(one, samples_of_products(sample_bytes)) for one in whole), strict=True):
+            yield len(some) / len(whole[0]), some, theirs
 
     def data_products(thetas: Tensor) -> Iterator[tuple[float, Callable[[Tensor], Tensor]]]:
         assert products is not None
-        whole = splits["train"].get(thetas.dtype, classes)
-        for some, theirs in zip(*(torch.split(one, samples_of_products(sample_bytes)) for one in whole), strict=True):
-            yield len(some) / len(whole[0]), products(thetas, some, theirs, loss)
+        for share, inputs, targets in in_shares(thetas.dtype):
+            yield share, products(thetas, inputs, targets, loss)
+
+    def data_value_and_gradient(thetas: Tensor) -> tuple[Tensor, Tensor]:
+        assert value_and_gradient is not None
+        value, slope = torch.zeros_like(thetas[:, 0]), torch.zeros_like(thetas)
+        for share, inputs, targets in in_shares(thetas.dtype):
+            some_value, some_slope = value_and_gradient(thetas, inputs, targets, loss)
+            value.add_(some_value, alpha=share)
+            slope.add_(some_slope, alpha=share)
+        return value, slope
 
     def outputs(theta: Tensor) -> Tensor:
         inputs, _ = splits["train"].get(theta.dtype, classes)
         values = model(theta, inputs)
         return (torch.log_softmax(values, -1) if loss == "cross_entropy" else values).reshape(-1)
 
-    train_error = error_on("train")
+    train_error, test_loss, test_error = error_on("train"), loss_on("test"), error_on("test")
+
+    def objective(theta: Tensor) -> Tensor:
+        return train_loss(theta) + 0.5 * weight_decay * (theta * theta).sum()
+
+    def closed(split: str, of: int, decay: float = 0.0) -> Batched:
+        def evaluate(thetas: Tensor) -> Tensor | None:
+            assert judged is not None
+            found = judged(thetas, *splits[split].get(thetas.dtype, classes), splits[split].labels, loss)
+            return None if found is None else found[of].to(thetas.dtype) + 0.5 * decay * (thetas * thetas).sum(1)
+
+        return evaluate
+
+    batched: dict[Scalar, Batched] = {}
+    if judged is not None:
+        batched = {objective: closed("train", 0, weight_decay), train_loss: closed("train", 0)}
+        batched |= {test_loss: closed("test", 0)}
+        batched |= {f: closed(s, 1) for f, s in ((train_error, "train"), (test_error, "test")) if f is not None}
 
     def separated(theta: Tensor) -> Tensor:
         return torch.eq(train_error(theta), 0) if train_error else theta.new_zeros((), dtype=torch.bool)
@@ -202,18 +243,20 @@ def supervised_landscape(
     return Landscape(
         name=name,
         dim=dim,
-        loss=lambda theta: train_loss(theta) + 0.5 * weight_decay * (theta * theta).sum(),
+        loss=objective,
         init=init,
         samples=len(train[0]),
         sample_bytes=sample_bytes,
         minibatch_loss=minibatch_loss,
         closed_minibatch_gradient=minibatch_gradient if gradient else None,
         closed_products=data_products if products else None,
+        closed_value_and_gradient=data_value_and_gradient if value_and_gradient else None,
         weight_decay=weight_decay,
         train_loss=train_loss,
-        test_loss=loss_on("test"),
+        test_loss=test_loss,
         train_error=train_error,
-        test_error=error_on("test"),
+        test_error=test_error,
+        batched=batched,
         outputs=outputs,
         separable=separated if loss == "cross_entropy" and weight_decay == 0 else None,
         supervision=Supervision(model, train_split, test_split, loss),

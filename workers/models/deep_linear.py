@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from landsweep.workers import dense_native
 from landsweep.workers.activations import LINEAR
 from landsweep.workers.architecture import Architecture, layers_of
 from landsweep.workers.data import Dataset
-from landsweep.workers.dense_gradient import dense_gradient
+from landsweep.workers.dense_gradient import dense_gradient, dense_value_and_gradient
 from landsweep.workers.dense_products import dense_products
 from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.models import symmetries
@@ -83,4 +84,6 @@ def deep_linear(
         global_minimum=lowest(products) if weight_decay == 0 else None, layers=layers_of(network.split, network.depth),
         gradient=functools.partial(dense_gradient, network),
         products=functools.partial(dense_products, network),
+        value_and_gradient=functools.partial(dense_value_and_gradient, network),
+        judged=functools.partial(dense_native.judged, network),
     )  # fmt: skip
