@@ -86,7 +86,7 @@ def driven(sweep: dict[str, Any], workers: int) -> tuple[float, float]:
     return committed - ready, ended - begun
 
 
-def scaling(batches: int = 64, steps: int = 1600) -> Measured:
+def scaling(batches: int = 64, steps: int = 6000) -> Measured:
     """The same sweep on one worker and on two, in turn."""
     load, pairs = os.getloadavg()[0], []
     with tempfile.TemporaryDirectory(prefix="landsweep-scaling-") as folder:

@@ -25,7 +25,7 @@ from tests.processes import configuration_runs, environment
 from tests.tracking_server import mlflow_server, postgresql
 
 CONFIGURATIONS = 500
-STEPS, FEW_STEPS = 2200, 1  # of a training: of the sweep, and of the short one that shows what tracking adds
+STEPS, FEW_STEPS = 15_000, 1  # of a training: of the sweep, and of the short one that shows what tracking adds
 ORDER = (False, True, True, False)  # of short sweeps: with tracking?
 MOST_ADDED = 0.02  # of the sweep's wall time
 MOST_SECONDS = 5.0  # that the runs page may take
