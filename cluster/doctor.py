@@ -102,12 +102,15 @@ def devices_work() -> str:
 
 
 def compiler_works() -> str:
-    """A C++ compiler, by whose programs fully connected nets train in a half to a quarter of the time."""
+    """A C++ compiler, by whose programs fully connected nets train in about half the time."""
     from landsweep.workers import compiled
 
     compiler = compiled.found_compiler()
     if compiler is None:
-        raise Broken("no C++ compiler: training takes twice its time", "install one (Debian: apt-get install g++)")
+        raise Broken(
+            "no C++ compiler: fully connected nets train at half their speed",
+            "install one (Debian: apt-get install g++)",
+        )
     if compiled.library("dense") is None:
         raise Broken(f"{compiler} does not compile this package's programs", "install g++ 11 or later")
     return compiler

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landsweep.workers import dense_native
 from landsweep.workers.activations import ACTIVATIONS, KINKED
 from landsweep.workers.architecture import Architecture, layers_of
 from landsweep.workers.data import Dataset
-from landsweep.workers.dense_gradient import dense_gradient, dense_value_and_gradient
-from landsweep.workers.dense_products import dense_products
+from landsweep.workers.dense_forms import closed_forms
 from landsweep.workers.landscape import CHUNK_BYTES, Field, Landscape
 from landsweep.workers.mlp_hessian import MlpHessian
 from landsweep.workers.models import symmetries
@@ -91,9 +88,6 @@ def mlp(
         "mlp", network, (inputs, labels), (dataset.test_inputs.flatten(1), dataset.test_labels),
         loss=loss, weight_decay=weight_decay, initialisation=initialisation, init_scale=init_scale,
         symmetries=[] if weight_decay > 0 else _symmetries(network, inputs, loss),
-        layers=layers_of(network.split, network.depth), gradient=functools.partial(dense_gradient, network),
-        products=functools.partial(dense_products, network),
-        value_and_gradient=functools.partial(dense_value_and_gradient, network),
-        judged=functools.partial(dense_native.judged, network),
+        layers=layers_of(network.split, network.depth), **closed_forms(network),
         **_closed(network, inputs, labels, loss, weight_decay),
     )  # fmt: skip

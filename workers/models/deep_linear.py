@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -10,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from landsweep.workers import dense_native
 from landsweep.workers.activations import LINEAR
 from landsweep.workers.architecture import Architecture, layers_of
 from landsweep.workers.data import Dataset
-from landsweep.workers.dense_gradient import dense_gradient, dense_value_and_gradient
-from landsweep.workers.dense_products import dense_products
+from landsweep.workers.dense_forms import closed_forms
 from landsweep.workers.landscape import Field, Landscape
 from landsweep.workers.models import symmetries
 from landsweep.workers.models.landscapes import model_landscape
@@ -82,8 +79,5 @@ def deep_linear(
         symmetries=_symmetries(network, inputs, weight_decay),
         closed_hessian=hessian, hessian_bytes=products.hessian_bytes, hessian_lipschitz=products.lipschitz,
         global_minimum=lowest(products) if weight_decay == 0 else None, layers=layers_of(network.split, network.depth),
-        gradient=functools.partial(dense_gradient, network),
-        products=functools.partial(dense_products, network),
-        value_and_gradient=functools.partial(dense_value_and_gradient, network),
-        judged=functools.partial(dense_native.judged, network),
+        **closed_forms(network),
     )  # fmt: skip
