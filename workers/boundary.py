@@ -7,8 +7,8 @@ from torch import Tensor
 
 from landsweep.workers.landscape import padded
 
-EASY = 1e-8  # a step that should end on the boundary does so within this share of the radius
-HARD = 1e-7  # the share of its lowest value that the model may miss in the hard case
+EASY = 1e-10  # a step that should end on the boundary does so within this share of the radius
+HARD = 1e-10  # the share of its lowest value that the model may miss in the hard case
 FACTORISATIONS = 60
 INVERSE_ITERATIONS = 3
 
@@ -82,7 +82,8 @@ def boundary_step(hessian: Tensor, gradient: Tensor, radius: Tensor, least: Tens
         easy = good & ((length - bound).abs() <= EASY * bound)
         done = easy | hard | (short & (tried == least)) | (turn == FACTORISATIONS - 1)
         ends = torch.where((hard & ~easy).unsqueeze(1), p + reach.unsqueeze(1) * z, p)
-        step[active[done]] = ends[done]
+        onto = (bound / ends.norm(dim=1)).unsqueeze(1)  # what is left of the tolerance
+        step[active[done]] = torch.where((easy | hard).unsqueeze(1), ends * onto, ends)[done]
         if bool(done.all()):
             break
         low = torch.where(short, torch.maximum(low, tried - lowest), torch.maximum(low, tried))
