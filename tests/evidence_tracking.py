@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +26,11 @@ from tests.processes import configuration_runs, environment
 from tests.tracking_server import mlflow_server, postgresql
 
 CONFIGURATIONS = 500
-STEPS, FEW_STEPS = 15_000, 1  # of a training: of the sweep, and of the short one that shows what tracking adds
+STEPS, FEW_STEPS = 40_000, 1  # of a training: of the sweep, and of the short one that shows what tracking adds
 ORDER = (False, True, True, False)  # of short sweeps: with tracking?
 MOST_ADDED = 0.02  # of the sweep's wall time
 MOST_SECONDS = 5.0  # that the runs page may take
+OPENED = 5  # times, each in a new browser: one opening differs from the next by a second
 SHOWN = "[1-9][0-9]* matching runs"
 LAST = "report: "  # what is said before the driver waits for the process that logs
 
@@ -123,8 +125,10 @@ def tracking_postgres() -> Measured:
             logged = configuration_runs(server, 10 * CONFIGURATIONS)
             runs = sum(run["info"]["status"] == "FINISHED" for run in logged)
             page = f"{server}/#/experiments/1/runs"
-            opened = shown_after(page, SHOWN)
-            sorted_ = shown_after(f"{page}?orderByKey=metrics.%60final_objective.mean%60&orderByAsc=true", SHOWN)
+            by_metric = f"{page}?orderByKey=metrics.%60final_objective.mean%60&orderByAsc=true"
+            opened, sorted_ = zip(
+                *([shown_after(one, SHOWN) for one in (page, by_metric)] for _ in range(OPENED)), strict=True
+            )
     wall = {tracked: statistics.mean(one.wall for one in ones) for tracked, ones in short.items()}
     known = statistics.mean(one.known for one in short[True])
     direct = wall[True] - wall[False]
@@ -132,10 +136,16 @@ def tracking_postgres() -> Measured:
     share = added / (whole.wall - added)
     text = f"tracking adds {direct:.1f} s to a short sweep of {wall[False]:.0f} s, where logging and the end take "
     text += f"{known:.1f} s, in the long one {whole.known:.1f} s: {added:.1f} s, {share:.1%} of the "
-    text += f"{whole.wall - added:.0f} s without; {runs} configurations' runs; the runs page opens in {opened:.1f} s, "
-    text += f"sorted by a metric in {sorted_:.1f} s"
+    text += (
+        f"{whole.wall - added:.0f} s without; {runs} configurations' runs; the runs page opens in {_spread(opened)}, "
+    )
+    text += f"sorted by a metric in {_spread(sorted_)}"
     complete = runs == (len(short[True]) + 1) * CONFIGURATIONS
-    return text, share < MOST_ADDED and complete and max(opened, sorted_) < MOST_SECONDS
+    return text, share < MOST_ADDED and complete and max(map(statistics.median, (opened, sorted_))) < MOST_SECONDS
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds):.1f} s (median of {len(seconds)}; {min(seconds):.1f} … {max(seconds):.1f})"
 
 
 CLAIMS = {
