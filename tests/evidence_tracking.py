@@ -126,9 +126,8 @@ def tracking_postgres() -> Measured:
             runs = sum(run["info"]["status"] == "FINISHED" for run in logged)
             page = f"{server}/#/experiments/1/runs"
             by_metric = f"{page}?orderByKey=metrics.%60final_objective.mean%60&orderByAsc=true"
-            opened, sorted_ = zip(
-                *([shown_after(one, SHOWN) for one in (page, by_metric)] for _ in range(OPENED)), strict=True
-            )
+            both = [[shown_after(one, SHOWN) for one in (page, by_metric)] for _ in range(OPENED)]
+            opened, sorted_ = zip(*both, strict=True)
     wall = {tracked: statistics.mean(one.wall for one in ones) for tracked, ones in short.items()}
     known = statistics.mean(one.known for one in short[True])
     direct = wall[True] - wall[False]
@@ -136,10 +135,8 @@ def tracking_postgres() -> Measured:
     share = added / (whole.wall - added)
     text = f"tracking adds {direct:.1f} s to a short sweep of {wall[False]:.0f} s, where logging and the end take "
     text += f"{known:.1f} s, in the long one {whole.known:.1f} s: {added:.1f} s, {share:.1%} of the "
-    text += (
-        f"{whole.wall - added:.0f} s without; {runs} configurations' runs; the runs page opens in {_spread(opened)}, "
-    )
-    text += f"sorted by a metric in {_spread(sorted_)}"
+    text += f"{whole.wall - added:.0f} s without; {runs} configurations' runs; the runs page opens in "
+    text += f"{_spread(opened)}, sorted by a metric in {_spread(sorted_)}"
     complete = runs == (len(short[True]) + 1) * CONFIGURATIONS
     return text, share < MOST_ADDED and complete and max(map(statistics.median, (opened, sorted_))) < MOST_SECONDS
 
