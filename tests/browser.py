@@ -57,7 +57,7 @@ def _chromium() -> Iterator[int]:
 
 
 async def _visit(port: int, url: str, width: int, dark: bool) -> Seen:
-    async with _page(port) as page:
+    async with _page(port, "Page", "Network", "Runtime", "Log") as page:
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         await page.call("Emulation.setDeviceMetricsOverride", metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -69,23 +69,27 @@ async def _visit(port: int, url: str, width: int, dark: bool) -> Seen:
 
 
 async def _shown_after(port: int, url: str, pattern: str) -> float:
-    async with _page(port) as page:
+    def found(text: str) -> str:
+        return f"RegExp({json.dumps(pattern)}).test(document.body?.{text} || '')"
+
+    async with _page(port, "Page", "Runtime") as page:  # the others would tell of every piece of every file
         started = time.monotonic()
         await page.call("Page.navigate", {"url": url})
-        while not await page.evaluate(f"RegExp({json.dumps(pattern)}).test(document.body?.innerText || '')"):
+        # what is there is looked at first: innerText, what can be seen, has the page laid out each time
+        while not await page.evaluate(f"{found('textContent')} && {found('innerText')}"):
             await asyncio.sleep(0.05)
         return time.monotonic() - started
 
 
 @asynccontextmanager
-async def _page(port: int) -> AsyncIterator[_Page]:
-    """The browser's page, which says what happens to it."""
+async def _page(port: int, *domains: str) -> AsyncIterator[_Page]:
+    """The browser's page, which says what happens to it in ``domains`` of the protocol."""
     async with aiohttp.ClientSession() as session:
         async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
             pages = [page for page in await answer.json() if page["type"] == "page"]
         async with session.ws_connect(pages[0]["webSocketDebuggerUrl"], max_msg_size=0) as socket:
             page = _Page(socket)
-            for domain in ("Page", "Network", "Runtime", "Log"):
+            for domain in domains:
                 await page.call(f"{domain}.enable")
             yield page
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,29 +105,38 @@ def _logging(running: psutil.Process) -> float:
     return 0.0
 
 
+@contextlib.contextmanager
+def server_on_its_own_core() -> Iterator[tuple[Path, str]]:
+    """A folder for sweeps, and the address of an empty server."""
+    assert (os.cpu_count() or 1) >= 2, "needs two cores: one for the sweep, one for the server"
+    own = ("taskset", "-c", "1")
+    with (
+        tempfile.TemporaryDirectory() as name,
+        postgresql(own) as backend,
+        mlflow_server(Path(name), backend, prefix=own) as server,
+    ):
+        yield Path(name), server
+
+
+def finished_runs(server: str) -> int:
+    """How many runs of configurations have all that is logged of them."""
+    return sum(run["info"]["status"] == "FINISHED" for run in configuration_runs(server, 10 * CONFIGURATIONS))
+
+
 def tracking_postgres() -> Measured:
-    """What logging adds, against the sweep; then the runs page in Chromium: as it opens, and sorted by a metric.
+    """What logging adds, against the sweep.
 
     Two runs of a long sweep differ by more than logging takes, as the speed of the machine does. So what tracking adds
     to the wall time is measured on short sweeps. There the server has not yet taken all when the sweep is done, and is
     waited for; the long one leaves it time. What is known of both, the CPU seconds for logging and those from the last
     words to the end, tells the difference.
     """
-    assert (os.cpu_count() or 1) >= 2, "needs two cores: one for the sweep, one for the server"
-    own = ("taskset", "-c", "1")
-    with tempfile.TemporaryDirectory() as name, postgresql(own) as backend:
-        folder = Path(name)
-        with mlflow_server(folder, backend, prefix=own) as server:
-            short: dict[bool, list[Took]] = {False: [], True: []}
-            for number, tracked in enumerate(ORDER):
-                short[tracked].append(took(folder / str(number), server if tracked else "none", FEW_STEPS))
-            whole = took(folder / "whole", server, STEPS)
-            logged = configuration_runs(server, 10 * CONFIGURATIONS)
-            runs = sum(run["info"]["status"] == "FINISHED" for run in logged)
-            page = f"{server}/#/experiments/1/runs"
-            by_metric = f"{page}?orderByKey=metrics.%60final_objective.mean%60&orderByAsc=true"
-            both = [[shown_after(one, SHOWN) for one in (page, by_metric)] for _ in range(OPENED)]
-            opened, sorted_ = zip(*both, strict=True)
+    with server_on_its_own_core() as (folder, server):
+        short: dict[bool, list[Took]] = {False: [], True: []}
+        for number, tracked in enumerate(ORDER):
+            short[tracked].append(took(folder / str(number), server if tracked else "none", FEW_STEPS))
+        whole = took(folder / "whole", server, STEPS)
+        runs = finished_runs(server)
     wall = {tracked: statistics.mean(one.wall for one in ones) for tracked, ones in short.items()}
     known = statistics.mean(one.known for one in short[True])
     direct = wall[True] - wall[False]
@@ -135,10 +144,23 @@ def tracking_postgres() -> Measured:
     share = added / (whole.wall - added)
     text = f"tracking adds {direct:.1f} s to a short sweep of {wall[False]:.0f} s, where logging and the end take "
     text += f"{known:.1f} s, in the long one {whole.known:.1f} s: {added:.1f} s, {share:.1%} of the "
-    text += f"{whole.wall - added:.0f} s without; {runs} configurations' runs; the runs page opens in "
-    text += f"{_spread(opened)}, sorted by a metric in {_spread(sorted_)}"
-    complete = runs == (len(short[True]) + 1) * CONFIGURATIONS
-    return text, share < MOST_ADDED and complete and max(map(statistics.median, (opened, sorted_))) < MOST_SECONDS
+    text += f"{whole.wall - added:.0f} s without; {runs} configurations' runs"
+    return text, share < MOST_ADDED and runs == (len(short[True]) + 1) * CONFIGURATIONS
+
+
+def runs_page() -> Measured:
+    """The runs page of a sweep in Chromium: as it opens, and sorted by a metric; each time in a new browser, whose
+    caches are empty."""
+    with server_on_its_own_core() as (folder, server):
+        took(folder / "sweep", server, FEW_STEPS)
+        runs = finished_runs(server)
+        page = f"{server}/#/experiments/1/runs"
+        by_metric = f"{page}?orderByKey=metrics.%60final_objective.mean%60&orderByAsc=true"
+        both = [[shown_after(one, SHOWN) for one in (page, by_metric)] for _ in range(OPENED)]
+    opened, by_metric_opened = zip(*both, strict=True)
+    text = f"{runs} configurations' runs; the page opens in {_spread(opened)}, sorted by a metric in "
+    medians = (statistics.median(seconds) for seconds in (opened, by_metric_opened))
+    return text + _spread(by_metric_opened), runs == CONFIGURATIONS and max(medians) < MOST_SECONDS
 
 
 def _spread(seconds: Sequence[float]) -> str:
@@ -147,9 +169,13 @@ def _spread(seconds: Sequence[float]) -> str:
 
 CLAIMS = {
     "tracking_postgres": (
-        "PostgreSQL-backed MLflow, 500 configurations: logging adds < 2 % to the sweep's wall time; the runs page "
-        "opens in Chromium in < 5 s, sorted by a metric too",
+        "PostgreSQL-backed MLflow, 500 configurations: logging adds < 2 % to the sweep's wall time",
         tracking_postgres,
+    ),
+    "runs_page": (
+        "PostgreSQL-backed MLflow, 500 configurations: the runs page opens in Chromium in < 5 s, sorted by a metric "
+        "too",
+        runs_page,
     ),
 }
 
