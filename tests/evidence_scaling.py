@@ -22,6 +22,7 @@ from landsweep.cluster import spec
 from landsweep.cluster.prepare import prepare
 from landsweep.cluster.ray_executor import RayExecutor
 from tests.benchmarks.at_scale import Measured as Scale
+from tests.benchmarks.contest import spread
 from tests.claims import Measured, measured_claims
 from tests.simulated_cluster import Machine, Simulated, Simulation, batches_of
 
@@ -101,9 +102,8 @@ def scaling(batches: int = 64, steps: int = 6000) -> Measured:
             pairs.append((one, two))
     ratios, whole = ([one[place] / two[place] for one, two in pairs] for place in (0, 1))
     text = f"{len(os.sched_getaffinity(0))} cores, load {load:.1f} before: {batches} batches of {TRIALS} trials × "
-    text += f"{steps} steps, two workers {statistics.median(ratios):.2f}× as fast as one (median of {REPETITIONS}; "
-    text += f"{min(ratios):.2f} … {max(ratios):.2f}); with the start of Ray and its workers "
-    text += f"{statistics.median(whole):.2f}×"
+    text += f"{steps} steps, medians of {REPETITIONS}: two workers {spread(ratios)}× as fast as one, with the start of "
+    text += f"Ray and its workers {spread(whole)}×"
     return text, statistics.median(ratios) >= REACH
 
 

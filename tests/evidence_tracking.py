@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import yaml
 
+from tests.benchmarks.contest import spread
 from tests.browser import shown_after
 from tests.claims import Measured, measured_claims
 from tests.processes import configuration_runs, environment
@@ -158,13 +159,9 @@ def runs_page() -> Measured:
         by_metric = f"{page}?orderByKey=metrics.%60final_objective.mean%60&orderByAsc=true"
         both = [[shown_after(one, SHOWN) for one in (page, by_metric)] for _ in range(OPENED)]
     opened, by_metric_opened = zip(*both, strict=True)
-    text = f"{runs} configurations' runs; the page opens in {_spread(opened)}, sorted by a metric in "
-    medians = (statistics.median(seconds) for seconds in (opened, by_metric_opened))
-    return text + _spread(by_metric_opened), runs == CONFIGURATIONS and max(medians) < MOST_SECONDS
-
-
-def _spread(seconds: Sequence[float]) -> str:
-    return f"{statistics.median(seconds):.1f} s (median of {len(seconds)}; {min(seconds):.1f} … {max(seconds):.1f})"
+    text = f"{runs} configurations' runs; medians of {OPENED}: the page opens in {spread(opened)} s, sorted "
+    slowest = max(statistics.median(seconds) for seconds in (opened, by_metric_opened))
+    return f"{text}by a metric in {spread(by_metric_opened)} s", runs == CONFIGURATIONS and slowest < MOST_SECONDS
 
 
 CLAIMS = {
