@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from landsweep.cluster.files import checksum
+from landsweep.cluster.spans import Spans
 from landsweep.cluster.store import SweepStore
 from landsweep.workers import record
 
@@ -78,7 +79,7 @@ class Part:
 
 
 def _segment(store: SweepStore, number: int, part: Part, rng: np.random.Generator) -> None:
-    segment, seeds = f"segment-{number:08d}", list(range(part.start, part.start + part.seeds))
+    segment, seeds = f"segment-{number:08d}", Spans(((part.start, part.start + part.seeds),)).to_json()
     files = {}
     for name, table in {"points": _points(part, rng), "trials": _trials(part)}.items():
         buffer = io.BytesIO()

@@ -1,9 +1,10 @@
 """Whole processes: ``landsweep run`` from its start to its exit, against the script that one would write instead.
 
 ``python -m tests.benchmarks.whole CONTENDER SEEDS STEPS [TRIALS]`` runs one and prints JSON. CONTENDER is landsweep,
-jax (``whole_jax``), torch (``whole_torch``, one seed after another) or tune (Ray Tune, one trial a seed). ``rate`` is
-SEEDS over the seconds of the whole process, imports, Ray's start and compilation with it. Where that would take too
-long, a peer trains TRIALS seeds only, and its seconds a seed are multiplied out, the rest counted once.
+jax (``whole_jax``), or one of ``whole_torch``: torch and loader (one seed after another, minibatches by index or by a
+DataLoader) or tune (Ray Tune, one trial a seed). ``rate`` is SEEDS over the seconds of the whole process, imports,
+Ray's start and compilation with it. Where that would take too long, a peer trains TRIALS seeds only, and its seconds a
+seed are multiplied out, the rest counted once.
 
 What landsweep does beside the training is in its seconds: losses and gradients on the full data at 25 snapshots of each
 trial, what each end is, committed tables, a verdict and a report.
@@ -11,6 +12,7 @@ trial, what each end is, committed tables, a verdict and a report.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -23,10 +25,11 @@ from typing import Any
 import yaml
 
 from tests.benchmarks.contest import OURS, ROOT, Contest, process
+from tests.benchmarks.whole_torch import HOW
 
 MODULE = "tests.benchmarks.whole"
 SEEDS, STEPS, ALONE = 256, 3000, 4
-SHORT_SEEDS, SHORT_STEPS, TUNED = 4096, 100, 40
+SHORT_SEEDS, SHORT_STEPS, TUNED = 4096, 100, 100
 
 
 def sweep(folder: Path, seeds: int, steps: int) -> dict[str, Any]:
@@ -75,19 +78,15 @@ def by_jax(seeds: int, steps: int) -> dict[str, float]:
     return {"rate": seeds / seconds, "seconds": seconds, **json.loads(said.splitlines()[-1])}
 
 
-def by_torch(seeds: int, steps: int, trials: int, *how: str) -> dict[str, float]:
-    seconds, said = ran("tests.benchmarks.whole_torch", trials, steps, *how)
+def by_torch(how: str, seeds: int, steps: int, trials: int) -> dict[str, float]:
+    seconds, said = ran("tests.benchmarks.whole_torch", how, trials, steps)
     found = json.loads(said.splitlines()[-1])
     scaled = seconds + (seeds / trials - 1) * found["seconds"]
     return {"rate": seeds / scaled, "seconds": scaled, "seconds a seed": found["seconds"] / trials,
             "objective": found["objective"]}  # fmt: skip
 
 
-def by_tune(seeds: int, steps: int, trials: int) -> dict[str, float]:
-    return by_torch(seeds, steps, trials, "tune")
-
-
-CONTENDERS = {OURS: by_landsweep, "jax": by_jax, "torch": by_torch, "tune": by_tune}
+CONTENDERS = {OURS: by_landsweep, "jax": by_jax, **{how: functools.partial(by_torch, how) for how in HOW}}
 
 
 def _against(name: str, work: str, reach: float, peer: str, seeds: int, steps: int, *trials: int) -> Contest:
@@ -101,13 +100,14 @@ def _against(name: str, work: str, reach: float, peer: str, seeds: int, steps: i
 def contests() -> list[Contest]:
     """On all cores."""
     net = f"64-25-10, {SEEDS} seeds, {STEPS} steps, whole process on all cores"
-    alone = f"{net}, against one seed after another ({ALONE} measured)"
+    alone = f"{net}, against one seed after another ({ALONE} measured), minibatches by"
     short = (
         f"64-25-10, {SHORT_SEEDS} trials of {SHORT_STEPS} steps, whole process on all cores, against one trial a seed"
     )
     return [
         _against("whole process", net, 1.6, "jax", SEEDS, STEPS),
-        _against("whole process one by one", alone, 40.0, "torch", SEEDS, STEPS, ALONE),
+        _against("whole process one by one", f"{alone} index", 40.0, "torch", SEEDS, STEPS, ALONE),
+        _against("whole process by loader", f"{alone} a DataLoader", 40.0, "loader", SEEDS, STEPS, ALONE),
         _against("many short trials", f"{short} ({TUNED} measured)", 200.0, "tune", SHORT_SEEDS, SHORT_STEPS, TUNED),
     ]
 
