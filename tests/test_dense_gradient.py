@@ -3,6 +3,7 @@ differentiation."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from landsweep.workers import compiled, dense_native
 from landsweep.workers.activations import ACTIVATIONS, KINKED, LINEAR
 from landsweep.workers.architecture import Architecture
 from landsweep.workers.dense_gradient import dense_gradient, dense_value_and_gradient
+from landsweep.workers.landscape import Descent
 from landsweep.workers.supervised import LOSSES, data_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -201,3 +203,61 @@ def test_a_folder_that_others_may_write_to_is_not_used(monkeypatch: pytest.Monke
     assert compiled._folder() != shared
     shared.chmod(0o700)
     assert compiled._folder() == shared
+
+
+@pytest.mark.skipif(compiled.found_compiler() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("widths", "bias"), [((7, 5, 3), True), ((4, 6, 5, 2), False), ((33, 30, 18), True)])
+def test_steps_are_those_of_torch_optim(widths: tuple[int, ...], bias: bool, loss: str, nesterov: bool) -> None:
+    """Each net with a momentum, a weight decay and learning rates of its own, the last minibatch ragged; to the bit
+    however the steps are divided among calls and whichever nets are beside it."""
+    network = Architecture(widths, "tanh", bias)
+    starts, inputs, targets, index = case(network, loss, torch.float64)
+    size, steps = 5, -(-SAMPLES // 5)
+    rates = torch.linspace(0.05, 0.2, steps * ROWS, dtype=torch.float64).view(steps, ROWS)
+    momentum, decay = (torch.linspace(low, high, ROWS, dtype=torch.float64) for low, high in ((0.5, 0.9), (0.0, 0.1)))
+
+    def ours(rows: slice, *ends: int) -> torch.Tensor:
+        thetas = starts[rows].clone()
+        velocities, first = torch.zeros_like(thetas), 0
+        run = dense_native.descent(network, thetas, inputs, targets, loss)
+        assert run is not None
+        for last in (*ends, steps):
+            part = index[rows, first * size : last * size]
+            run(Descent(velocities, part, size, rates[first:last, rows], momentum[rows], decay[rows], nesterov))
+            first = last
+        return thetas
+
+    whole = ours(slice(None))
+    assert torch.equal(ours(slice(None), 1, 3), whole)
+    assert torch.equal(torch.cat([ours(slice(row, row + 1)) for row in range(ROWS)]), whole)
+    for row in range(ROWS):
+        theta = starts[row].clone().requires_grad_()
+        options = {"momentum": float(momentum[row]), "weight_decay": float(decay[row]), "nesterov": nesterov}
+        optimizer = torch.optim.SGD([theta], lr=1.0, **options)
+        for step, some in enumerate(index[row].split(size)):
+            optimizer.param_groups[0]["lr"] = float(rates[step, row])
+            optimizer.zero_grad()
+            data_loss(network(theta, inputs[some]), targets[some], loss).backward()
+            optimizer.step()
+        torch.testing.assert_close(whole[row], theta.detach(), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.skipif(compiled.found_compiler() is None, reason="no C++ compiler")
+def test_steps_for_which_minibatches_are_missing_are_refused() -> None:
+    network = Architecture((7, 5, 3), "tanh")
+    thetas, inputs, targets, index = case(network, "mse", torch.float64)
+    run = dense_native.descent(network, thetas, inputs, targets, "mse")
+    assert run is not None
+    ones = torch.ones(ROWS, dtype=torch.float64)
+    steps = Descent(torch.zeros_like(thetas), index, SAMPLES, ones.expand(2, ROWS), ones, ones, False)
+    with pytest.raises(ValueError, match="2 steps cannot be taken"):
+        run(steps)
+    for changes in (
+        {"index": index[:2]},
+        {"velocities": steps.velocities[:2]},
+        {"velocities": steps.velocities.float()},
+    ):
+        with pytest.raises(ValueError, match="shape"):
+            run(dataclasses.replace(steps, rates=steps.rates[:1], **changes))

@@ -37,7 +37,7 @@ def in_chunks(landscape: Landscape, patch: pytest.MonkeyPatch, samples: int) -> 
 @pytest.mark.parametrize("optimizer", RULES)
 def test_chunks_of_samples_and_rows_train_as_all_at_once(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     landscape = models.built("mlp", models.data((5,), 23), loss="mse", weight_decay=0.05)
-    landscape = dataclasses.replace(landscape, closed_value_and_gradient=None, batched={})  # as of other models
+    landscape = dataclasses.replace(landscape, closed_value_and_gradient=None, closed_descent=None, batched={})
     starts, settings = models.thetas(landscape, 5), section(optimizer, steps=6, **RULES[optimizer])
     whole = trained(landscape, settings, starts).final
     in_chunks(landscape, monkeypatch, 6)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from landsweep.cluster.training_settings import OPTIMIZERS
+from landsweep.workers import training
 from landsweep.workers.checkpoint import NONE, Arrays, Checkpoint
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.training import Streams, Trained, hyperparameters, train
@@ -56,6 +58,7 @@ class Witness:
 def path(landscape: Landscape, settings: Mapping[str, Any], starts: Tensor) -> Tensor:
     """θ after each step, the start among them. (steps + 1, B, n)."""
     witness = Witness()
-    trained(landscape, settings, starts, checkpoint=Checkpoint(witness))
+    with mock.patch.object(training, "AT_ONCE", 1):  # a step at a time
+        trained(landscape, settings, starts, checkpoint=Checkpoint(witness))
     after = [torch.from_numpy(theta[: len(starts)]) for theta in witness.thetas]
     return torch.stack([starts, *after])

@@ -17,6 +17,7 @@ from torch import Tensor
 from landsweep.workers import compiled
 from landsweep.workers.activations import LINEAR
 from landsweep.workers.architecture import Architecture
+from landsweep.workers.landscape import Descent
 
 _ACTIVATIONS = {LINEAR: 0, "tanh": 1, "relu": 2, "sigmoid": 3, "silu": 4}
 _LOSSES = {"cross_entropy": 0, "mse": 1}
@@ -50,6 +51,43 @@ def gradient(
     found = torch.empty_like(thetas, memory_format=torch.contiguous_format)
     _evaluate(_Nets(network, thetas, inputs, targets, loss), index, found, None, None)
     return found
+
+
+def descent(
+    network: Architecture, thetas: Tensor, inputs: Tensor, targets: Tensor, loss: str
+) -> Callable[[Descent], None] | None:
+    """What moves ``thetas`` and the velocities in place by steps on the mean loss of minibatches, a net's steps one after
+    the other in a core's cache: thetas (B, n) contiguous, inputs (N, d), targets (N,) labels or (N, c); None where no
+    program :func:`serves`. A net's numbers depend neither on the others nor on how its steps are divided among calls.
+    """
+    if not serves(network, thetas):
+        return None
+    nets, function = _Nets(network, thetas, inputs, targets, loss), _function("descend", thetas.dtype)
+
+    def run(steps: Descent) -> None:
+        """Raises ValueError for shapes that do not fit, MemoryError."""
+        index = _checked(steps.index, len(thetas))
+        numbers = [tensor.to(thetas.dtype).contiguous() for tensor in (steps.rates, steps.momentum, steps.decay)]
+        rates, momentum, decay = numbers
+        count, left = len(rates), index.shape[1]
+        fits = thetas.is_contiguous() and steps.velocities.is_contiguous() and steps.velocities.dtype == thetas.dtype
+        if not (fits and steps.velocities.shape == thetas.shape and (count - 1) * steps.size < left):
+            shapes = [tuple(tensor.shape) for tensor in (thetas, steps.velocities, rates, index)]
+            raise ValueError(f"θ, velocities, rates and indices of shapes {shapes}: {count} steps cannot be taken")
+
+        def part(rows: slice) -> int:
+            own = (
+                index[rows].data_ptr(),
+                index.stride(0),
+                steps.velocities[rows].data_ptr(),
+                rates[:, rows].data_ptr(),
+            )
+            rest = (rates.stride(0), momentum[rows].data_ptr(), decay[rows].data_ptr(), int(steps.nesterov))
+            return int(function(*nets.of(rows, left), *own, *rest, steps.size, count))
+
+        _each(part, len(thetas))
+
+    return run
 
 
 def evaluate(
@@ -129,10 +167,7 @@ def _evaluate(
     nets: _Nets, index: Tensor | None, found: Tensor | None, losses: Tensor | None, wrong: Tensor | None
 ) -> None:
     """Fill ``found`` (B, n), ``losses`` and ``wrong`` (B,), where they are wanted."""
-    if index is not None:
-        if index.dtype != torch.int64 or len(index) != len(nets.thetas):
-            raise ValueError(f"indices of shape {tuple(index.shape)} and {index.dtype} for {len(nets.thetas)} nets")
-        index = index if index.stride(1) == 1 else index.contiguous()
+    index = None if index is None else _checked(index, len(nets.thetas))
     function = _function("evaluate", nets.thetas.dtype)
 
     def part(rows: slice) -> int:
@@ -142,6 +177,13 @@ def _evaluate(
         return int(function(*nets.of(rows, count), _address(own), stride, *places))
 
     _each(part, len(nets.thetas))
+
+
+def _checked(index: Tensor, rows: int) -> Tensor:
+    """Indices of so many nets, each net's contiguous."""
+    if index.dtype != torch.int64 or len(index) != rows:
+        raise ValueError(f"indices of shape {tuple(index.shape)} and {index.dtype} for {rows} nets")
+    return index if index.stride(1) == 1 else index.contiguous()
 
 
 def _each(part: Callable[[slice], int], rows: int) -> None:
@@ -167,5 +209,6 @@ def _function(name: str, dtype: torch.dtype) -> Any:
     number, whole, place = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
     nets = [whole, place, whole, whole, place, number, number, number, place, place, place, whole]
     own = {"evaluate": [place, whole, place, place, place], "multiply": [place, whole, place]}
+    own["descend"] = [place, whole, place, place, whole, place, place, number, whole, whole]
     function.argtypes, function.restype = [*nets, *own[name]], number
     return function

@@ -47,6 +47,19 @@ class KnownClass:
 
 
 @dataclass(frozen=True)
+class Descent:
+    """Steps of momentum SGD for many θ at once, v ← μv + g + λθ and θ ← θ − η v, each on the next minibatch."""
+
+    velocities: Tensor  # v (B, n)
+    index: Tensor  # (B, ·) int64 the samples of all steps, one minibatch after the other, the last perhaps ragged
+    size: int  # of a minibatch
+    rates: Tensor  # η (S, B) of S steps
+    momentum: Tensor  # μ (B,)
+    decay: Tensor  # λ (B,)
+    nesterov: bool  # θ ← θ − η (g + λθ + μv) instead
+
+
+@dataclass(frozen=True)
 class Supervision:
     """A model and the samples that it is judged on."""
 
@@ -70,6 +83,7 @@ class Landscape:
     samples: int = 0  # training samples; 0 for a plain function
     minibatch_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # (θ, sample indices (b,)) → (), the data loss
     closed_minibatch_gradient: Callable[[Tensor, Tensor], Tensor] | None = None  # (B, n), indices (B, b) → (B, n)
+    closed_descent: Callable[[Tensor], Callable[[Descent], None] | None] | None = None  # moves (B, n), v in place
     closed_products: Callable[[Tensor], Parts] | None = None  # (B, n) → the data loss's Hessians, as sums over samples
     closed_value_and_gradient: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # (B, n) → of the data loss
     batched: Mapping[Scalar, Batched] = dataclasses.field(default_factory=dict)  # closed forms of L, losses and errors

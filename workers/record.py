@@ -13,7 +13,7 @@ import pyarrow as pa
 VERSION = "0.1.0"
 SCHEMA_VERSION = 1
 #: Raised whenever a change alters the numbers a trial produces; part of every configuration's id.
-NUMERICS_VERSION = 6
+NUMERICS_VERSION = 7
 
 KINDS = (
     "minimum",

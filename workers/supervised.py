@@ -12,6 +12,7 @@ from torch.nn import functional
 from landsweep.workers.errors import LandscapeError
 from landsweep.workers.landscape import (
     Batched,
+    Descent,
     Landscape,
     Scalar,
     Supervision,
@@ -22,6 +23,8 @@ from landsweep.workers.landscape import (
 Model = Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, d)) → outputs (N, c)
 #: (thetas (B, n), inputs (N, …), targets (N, …), indices (B, b), loss) → ∇ of each row's mean loss (B, n)
 Gradient = Callable[[Tensor, Tensor, Tensor, Tensor, str], Tensor]
+#: (thetas (B, n), inputs (N, …), targets (N, …), loss) → what moves them by steps of SGD; None where there is no program
+Descends = Callable[[Tensor, Tensor, Tensor, str], Callable[[Descent], None] | None]
 #: (thetas (B, n), inputs (N, …), targets (N, …), loss) → v ↦ ∇²(mean loss)·v, (B, n, k) → (B, n, k)
 Products = Callable[[Tensor, Tensor, Tensor, str], Callable[[Tensor], Tensor]]
 #: (thetas (B, n), inputs (N, …), targets (N, …), loss) → the mean loss (B,) and its ∇ (B, n)
@@ -135,6 +138,7 @@ def supervised_landscape(
     loss: str,
     weight_decay: float,
     gradient: Gradient | None = None,
+    descent: Descends | None = None,
     products: Products | None = None,
     value_and_gradient: ValueAndGradient | None = None,
     judged: Judged | None = None,
@@ -143,7 +147,7 @@ def supervised_landscape(
     """L(θ) = mean loss over ``train`` + λ/2·‖θ‖², with λ = ``weight_decay``.
 
     ``train`` and ``test`` are (inputs (N, …), labels (N,) or targets (N, c)); ``gradient`` is a closed formula for
-    minibatches, ``products``, ``value_and_gradient`` and ``judged`` are ones for all samples. ``known`` are further
+    minibatches, ``descent`` takes steps on them, ``products``, ``value_and_gradient`` and ``judged`` are ones for all samples. ``known`` are further
     fields of :class:`Landscape`. Raises LandscapeError for data that cannot be used.
     """
     if loss not in LOSSES:
@@ -192,6 +196,10 @@ def supervised_landscape(
         assert gradient is not None
         inputs, targets = splits["train"].get(thetas.dtype, classes)
         return gradient(thetas, inputs, targets, index, loss)
+
+    def minibatch_descent(thetas: Tensor) -> Callable[[Descent], None] | None:
+        assert descent is not None
+        return descent(thetas, *splits["train"].get(thetas.dtype, classes), loss)
 
     def in_shares(dtype: torch.dtype) -> Iterator[tuple[float, Tensor, Tensor]]:
         whole = splits["train"].get(dtype, classes)
@@ -249,6 +257,7 @@ def supervised_landscape(
         sample_bytes=sample_bytes,
         minibatch_loss=minibatch_loss,
         closed_minibatch_gradient=minibatch_gradient if gradient else None,
+        closed_descent=minibatch_descent if descent else None,
         closed_products=data_products if products else None,
         closed_value_and_gradient=data_value_and_gradient if value_and_gradient else None,
         weight_decay=weight_decay,

@@ -12,13 +12,16 @@ from torch import Tensor
 
 from landsweep.workers import streams
 from landsweep.workers.checkpoint import NONE, Checkpoint, Position
-from landsweep.workers.landscape import Landscape, pad_rows
+from landsweep.workers.landscape import Descent, Landscape, pad_rows
 from landsweep.workers.optimizers import build
+from landsweep.workers.optimizers.first_order import SGD
 from landsweep.workers.optimizers.rule import Hyperparameters, Optimizer, Step
-from landsweep.workers.optimizers.schedules import scheduled
+from landsweep.workers.optimizers.schedules import factors, scheduled
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 SNAPSHOTS = 25
+#: Multiplications of the steps that are taken without coming back, some seconds of a core: a training can be stopped.
+AT_ONCE = 2 * 10**10
 Gradient = Callable[[slice, Tensor], Tensor]  # rows, their θ (B, n) → (B, n)
 
 
@@ -137,27 +140,69 @@ def _positions(
     landscape: Landscape, settings: Mapping[str, Any], optimizer: Optimizer, keys: Streams, h: Hyperparameters,
     at: Position, wanted: tuple[int, ...],
 ) -> Iterator[Position]:  # fmt: skip
-    """Training after each step that is left, from ``at`` on; θ and the state are those of this step until the next."""
-    steps, schedule = settings["steps"], settings.get("schedule")
+    """Training as it goes on from ``at``, at each snapshot and after each step from one; θ and the state are those of
+    this step until the next."""
     h = {name: pad_rows(value).to(at.theta.dtype) for name, value in h.items()}
-    noise, decay = pad_rows(keys.noise), h["weight_decay"].unsqueeze(1)
+    keys = Streams(pad_rows(keys.order), pad_rows(keys.noise))
     snapshots, following = at.snapshots, at.following
     theta, state = at.theta.clone(), {name: value.clone() for name, value in at.state.items()}
+    several = landscape.closed_descent(theta) if _descends(landscape, settings, optimizer) else None
+    if several is not None:
+        taken = _several(landscape, settings, several, keys, h, at.step, wanted, state["velocity"])
+    else:
+        taken = _single(landscape, settings, optimizer, keys, h, at.step, theta, state)
+    for step in taken:
+        if step - 1 in wanted:
+            following = (*following, theta.to(torch.float64, copy=True))
+        if step in wanted:
+            snapshots = (*snapshots, theta.to(torch.float64, copy=True))
+        yield Position(step, theta, state, snapshots, following)
+
+
+def _descends(landscape: Landscape, settings: Mapping[str, Any], optimizer: Optimizer) -> bool:
+    """Whether steps are such as a program may take several of."""
+    minibatches = not _whole(landscape, settings["batch_size"]) and landscape.retraction is None
+    return minibatches and isinstance(optimizer, SGD) and landscape.closed_descent is not None
+
+
+def _several(
+    landscape: Landscape, settings: Mapping[str, Any], run: Callable[[Descent], None], keys: Streams, h: Hyperparameters,
+    first: int, wanted: tuple[int, ...], velocities: Tensor,
+) -> Iterator[int]:  # fmt: skip
+    """Take the steps from ``first`` on, several at once; yields how many are done."""
+    steps, size, samples = settings["steps"], settings["batch_size"], landscape.samples
+    per_epoch, order = -(-samples // size), keys.order.new_zeros(0)
+    most = max(1, AT_ONCE // (6 * size * velocities.numel()))
+    looks = {*wanted, *(step + 1 for step in wanted)}
+    step = first
+    while step < steps:
+        epoch, position = divmod(step, per_epoch)
+        if position == 0 or step == first:
+            order = streams.permutation(keys.order, epoch, samples)
+        last = min(step + most, step - position + per_epoch, *(look for look in looks if look > step))
+        rates = h["lr"] * factors(settings.get("schedule"), range(step, last), steps).to(h["lr"]).unsqueeze(1)
+        index = order[:, position * size : (position + last - step) * size]
+        run(Descent(velocities, index, size, rates, h["momentum"], h["weight_decay"], bool(settings.get("nesterov"))))
+        yield (step := last)
+
+
+def _single(
+    landscape: Landscape, settings: Mapping[str, Any], optimizer: Optimizer, keys: Streams, h: Hyperparameters,
+    first: int, theta: Tensor, state: dict[str, Tensor],
+) -> Iterator[int]:  # fmt: skip
+    """Take the steps from ``first`` on, one after the other; yields how many are done."""
+    steps, schedule, decay = settings["steps"], settings.get("schedule"), h["weight_decay"].unsqueeze(1)
     groups = _groups(landscape, settings, theta)
-    for step, gradient in enumerate(_gradients(landscape, settings, pad_rows(keys.order), decay, at.step), at.step):
+    for step, gradient in enumerate(_gradients(landscape, settings, keys.order, decay, first), first):
         now = scheduled(h, schedule, step, steps)
         for rows in groups:
-            here = Step(step, _of(now, rows), noise[rows], functools.partial(gradient, rows), landscape)
+            here = Step(step, _of(now, rows), keys.noise[rows], functools.partial(gradient, rows), landscape)
             part, places = theta[rows], _of(state, rows)
             moved, after = optimizer.step(part, places, here)
             _written(part, landscape.retracted(moved))
             for name, value in after.items():
                 _written(places[name], value)
-        if step in wanted:
-            following = (*following, theta.to(torch.float64, copy=True))
-        if step + 1 in wanted:
-            snapshots = (*snapshots, theta.to(torch.float64, copy=True))
-        yield Position(step + 1, theta, state, snapshots, following)
+        yield step + 1
 
 
 def _groups(landscape: Landscape, settings: Mapping[str, Any], theta: Tensor) -> list[slice]:

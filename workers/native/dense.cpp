@@ -1,4 +1,5 @@
-// Losses of fully connected nets, gradients and products with Hessians: what workers/dense_native.py calls.
+// Losses of fully connected nets, gradients, steps of descent and products with Hessians: what workers/dense_native.py
+// calls.
 //
 // Of each net a_m = W_m x_{m-1} + b_m, x_m = phi(a_m) and delta_m = dl/da_m, as in workers/dense_gradient.py; R is the
 // derivative along a vector, as in workers/dense_products.py. A sample is a row, its units are contiguous and padded to whole vectors. Samples are taken in chunks whose rows a cache holds, and
@@ -12,6 +13,8 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -24,6 +27,7 @@ constexpr int64_t BYTES = 32;
 constexpr int64_t CHUNK_BYTES = 128 << 10;  // of a chunk's rows
 constexpr int64_t LEAST_SAMPLES = 32, MOST_SAMPLES = 256, LEAST_OF_PRODUCTS = 128;  // whose sums are many
 constexpr int64_t VECTORS_BYTES = 64 << 20;  // of the sums of vectors that share a pass over the samples
+constexpr int64_t DEPTH_BYTES = 32 << 10;  // of a panel that a product passes over: the nearest cache holds most of it
 constexpr int MOST_ROWS = 6;  // of a tile: with two vectors a row, its accumulators fill twelve registers
 
 enum Activation { LINEAR, TANH, RELU, SIGMOID, SILU };
@@ -104,6 +108,34 @@ template <class T> inline Vector<T> hyperbolic_tangent(Vector<T> x) {
 
 template <class T> inline Vector<T> sigmoid(Vector<T> x) { return T(1) / (T(1) + exponential<T>(-x)); }
 
+// The transpose of as many rows and columns as a vector has elements: some rows are read, the others 0, and some columns
+// written. Blocks off the diagonal change places, halves first.
+template <class T>
+inline void turned(const T* from, int64_t from_length, int64_t some_rows, T* to, int64_t to_length, int64_t some_columns) {
+    constexpr int64_t width = Real<T>::width;
+    Vector<T> rows[width];
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < width; ++i) rows[i] = i < some_rows ? load(from + i * from_length) : Vector<T>{};
+#pragma GCC unroll 8
+    for (int64_t half = width / 2; half; half /= 2) {
+        Bits<T> low, high;
+        for (int64_t i = 0; i < width; ++i) {
+            low[i] = i & half ? i - half + width : i;
+            high[i] = i & half ? i + width : i + half;
+        }
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < width; ++i) {
+            if (i & half) continue;
+            const Vector<T> a = rows[i], b = rows[i + half];
+            rows[i] = __builtin_shuffle(a, b, low);
+            rows[i + half] = __builtin_shuffle(a, b, high);
+        }
+    }
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < width; ++i)
+        if (i < some_columns) store<T>(to + i * to_length, rows[i]);
+}
+
 // phi(a) in place of a, phi'(a), and where there is a place for it phi''(a).
 template <class T, int ACTIVATION> inline void activated(T* values, T* slopes, T* bends, int64_t count) {
     for (int64_t i = 0; i < count; i += Real<T>::width) {
@@ -140,14 +172,17 @@ template <class T> void activated(int activation, T* values, T* slopes, T* bends
 
 // products ------------------------------------------------------------------------------------------------------------
 
-// out[i][j] = start[i·step + j] + sum_k rows[i][k]·panel[k][j], of M rows and N vectors of columns.
+// out[i][j] = start[i·step + j] + sum_k rows[i][from + k]·panel[k][j], of M rows and N vectors of columns.
 template <class T, int M, int N>
-inline void product_tile(const T* const* rows, int64_t depth, const T* panel, const T* start, int64_t step, T* out,
-                         int64_t stride) {
+inline void product_tile(const T* const* given, int64_t from, int64_t depth, const T* panel, const T* start,
+                         int64_t step, T* out, int64_t stride) {
     constexpr int64_t width = Real<T>::width;
     Vector<T> sum[M][N];
-    for (int i = 0; i < M; ++i)
+    const T* rows[M];
+    for (int i = 0; i < M; ++i) {
+        rows[i] = given[i] + from;
         for (int j = 0; j < N; ++j) sum[i][j] = load(start + i * step + j * width);
+    }
     for (int64_t k = 0; k < depth; ++k) {
         Vector<T> column[N];
         for (int j = 0; j < N; ++j) column[j] = load(panel + (k * N + j) * width);
@@ -209,17 +244,21 @@ template <class T, class Panel> inline void in_panels(int64_t columns, const Pan
 template <class T>
 void product(const T* const* rows, int64_t samples, int64_t depth, const T* matrix, const T* start, T* out,
              int64_t columns) {
-    const int64_t step = start == out ? columns : 0;
-    in_tiles(samples, [&]<int M>(int64_t first) {
+    constexpr int64_t most = DEPTH_BYTES / (2 * BYTES);
+    for (int64_t from = 0; from < depth; from += most, start = out) {
+        const int64_t step = start == out ? columns : 0, some = std::min(most, depth - from);
         in_panels<T>(columns, [&](int64_t column, int vectors) {
-            const T *panel = matrix + column * depth, *begin = start + first * step + column;
-            T* place = out + first * columns + column;
-            if (vectors == 2)
-                product_tile<T, M, 2>(rows + first, depth, panel, begin, step, place, columns);
-            else
-                product_tile<T, M, 1>(rows + first, depth, panel, begin, step, place, columns);
+            const T* panel = matrix + column * depth + from * vectors * Real<T>::width;
+            in_tiles(samples, [&]<int M>(int64_t first) {
+                const T* begin = start + first * step + column;
+                T* place = out + first * columns + column;
+                if (vectors == 2)
+                    product_tile<T, M, 2>(rows + first, from, some, panel, begin, step, place, columns);
+                else
+                    product_tile<T, M, 1>(rows + first, from, some, panel, begin, step, place, columns);
+            });
         });
-    });
+    }
 }
 
 // sums (units, length) += factors^T·rows. length is padded.
@@ -237,12 +276,29 @@ void outer(const T* factors, int64_t stride, int64_t units, const T* const* rows
     });
 }
 
-// A matrix whose element (k, j) is from[k·row + j·column], in panels of padded columns.
-template <class T> void packed(const T* from, int64_t rows, int64_t columns, int64_t row, int64_t column, T* to) {
+// A matrix (rows, columns) in panels of padded columns.
+template <class T> void packed(const T* from, int64_t rows, int64_t columns, T* to) {
     in_panels<T>(padded<T>(columns), [&](int64_t first, int vectors) {
         const int64_t length = vectors * Real<T>::width, there = std::min(length, columns - first);
-        for (int64_t k = 0; k < rows; ++k, to += length)
-            for (int64_t j = 0; j < there; ++j) to[j] = from[k * row + (first + j) * column];
+        for (int64_t k = 0; k < rows; ++k, to += length) std::memcpy(to, from + k * columns + first, there * sizeof(T));
+    });
+}
+
+// Likewise the transpose of a matrix (columns, rows).
+template <class T> void packed_transpose(const T* from, int64_t rows, int64_t columns, T* to) {
+    constexpr int64_t width = Real<T>::width;
+    in_panels<T>(padded<T>(columns), [&](int64_t first, int vectors) {
+        const int64_t length = vectors * width;
+        for (int64_t column = first; column < std::min(columns, first + length); column += width) {
+            const int64_t there = std::min(width, columns - column);
+            T* place = to + (column - first);
+            int64_t k = 0;
+            for (; k + width <= rows; k += width)
+                turned<T>(from + column * rows + k, rows, there, place + k * length, length, width);
+            for (; k < rows; ++k)
+                for (int64_t j = 0; j < there; ++j) place[k * length + j] = from[(column + j) * rows + k];
+        }
+        to += rows * length;
     });
 }
 
@@ -277,6 +333,15 @@ template <class T> struct Data {
     int64_t count;           // of a net's samples
 };
 
+// v <- momentum·v + g + decay·theta; theta <- theta - rate·v, or - rate·(g + decay·theta + momentum·v) with Nesterov's.
+template <class T> struct Descent {
+    T momentum, decay;
+    bool nesterov;
+    const T* rates;  // of the steps, one every so many
+    int64_t stride;
+    int64_t size, indices;  // of a minibatch, and how many there are in all: the last may be ragged
+};
+
 enum Work { LOSSES, GRADIENTS, PRODUCTS };
 
 // What a net is evaluated with; memory is taken once for all nets of a call.
@@ -309,7 +374,7 @@ template <class T> class Net {
             for (T** place : {&layer.bends, &layer.before, &layer.moved, &layer.moved_delta}) *place = taken(samples_ * units);
         }
         zeros_ = taken(widest);
-        columns_ = taken(Real<T>::width * shape.widths[depth]);
+        columns_ = taken(Real<T>::width * padded<T>(shape.widths[depth]));
         if (work == PRODUCTS) shares_ = taken(samples_ * padded<T>(shape.widths[depth]));
         rows_.resize(samples_);
         places_.resize(samples_);
@@ -328,6 +393,22 @@ template <class T> class Net {
         if (loss) *loss = total / double(data.count * (shape_.loss == MSE ? outputs : 1));
         if (wrong) *wrong = errors / double(data.count);
         if (work_ == GRADIENTS) give(0, gradient);
+    }
+
+    // Steps of momentum SGD, each on the minibatch that follows in data.index.
+    void descend(T* theta, T* velocity, Data<T> data, const Descent<T>& rule, int64_t steps) {
+        const int64_t* index = data.index;
+        for (int64_t step = 0; step < steps; ++step) {
+            data.index = index + step * rule.size;
+            data.count = std::min(rule.size, rule.indices - step * rule.size);
+            begin(theta, 1);
+            in_chunks(data, [&](int64_t samples) {
+                forward(data, samples);
+                judge(data, samples, nullptr, nullptr);
+                pull_back(data, samples);
+            });
+            move_down(theta, velocity, rule, rule.rates[step * rule.stride]);
+        }
     }
 
     // The Hessian of the mean loss times each of the vectors (count, n).
@@ -396,8 +477,8 @@ template <class T> class Net {
         for (int64_t m = 1; m <= shape_.depth; ++m) {
             const int64_t in = shape_.widths[m - 1], out = shape_.widths[m];
             Weights& weights = layers_[m].*which;
-            packed(theta, in, out, 1, in, weights.forward);
-            if (weights.backward) packed(theta, out, in, in, 1, weights.backward);
+            packed_transpose(theta, in, out, weights.forward);
+            if (weights.backward) packed(theta, out, in, weights.backward);
             theta += in * out;
             if (shape_.bias) {
                 std::memcpy(weights.bias, theta, out * sizeof(T));
@@ -470,8 +551,12 @@ template <class T> class Net {
         T* columns = columns_;
         for (int64_t first = 0; first < samples; first += width) {
             const int64_t some = std::min(width, samples - first);
-            for (int64_t s = 0; s < some; ++s)
-                for (int64_t j = 0; j < classes; ++j) columns[j * width + s] = outputs[(first + s) * length + j];
+            const auto back = [&](T* to) {  // the columns into the rows of these samples
+                for (int64_t j = 0; j < length; j += width)
+                    turned<T>(columns + j * width, width, width, to + first * length + j, length, some);
+            };
+            for (int64_t j = 0; j < length; j += width)
+                turned<T>(outputs + first * length + j, length, some, columns + j * width, width, width);
             Vector<T> most = load(columns), sum = {};
             for (int64_t j = 1; j < classes; ++j) {
                 const Vector<T> column = load(columns + j * width);
@@ -484,16 +569,15 @@ template <class T> class Net {
             }
             const Vector<T> factor = T(1) / sum;
             for (int64_t j = 0; j < classes; ++j) store<T>(columns + j * width, load(columns + j * width) * factor);
+            if (shares_) back(shares_);
+            if (delta) {
+                for (int64_t j = 0; j < classes; ++j) store<T>(columns + j * width, load(columns + j * width) * share);
+                back(delta);
+            }
             for (int64_t s = 0; s < some; ++s) {
-                const int64_t own = (first + s) * length;
-                if (shares_)
-                    for (int64_t j = 0; j < classes; ++j) shares_[own + j] = columns[j * width + s];
-                if (delta)
-                    for (int64_t j = 0; j < classes; ++j) delta[own + j] = columns[j * width + s] * share;
-                const int64_t label = data.labels[places_[first + s]];
-                if (delta) delta[own + label] -= share;
-                const double output = outputs[own + label];
-                if (total) *total += std::log(double(sum[s])) + (double(most[s]) - output);
+                const int64_t chosen = (first + s) * length + data.labels[places_[first + s]];
+                if (delta) delta[chosen] -= share;
+                if (total) *total += std::log(double(sum[s])) + (double(most[s]) - double(outputs[chosen]));
             }
         }
     }
@@ -566,21 +650,49 @@ template <class T> class Net {
     }
 
     static void added(const T* delta, int64_t samples, int64_t length, T* sums) {
-        for (int64_t s = 0; s < samples; ++s)
-            for (int64_t j = 0; j < length; j += Real<T>::width)
-                store<T>(sums + j, load(sums + j) + load(delta + s * length + j));
+        for (int64_t j = 0; j < length; j += Real<T>::width) {
+            Vector<T> sum = load(sums + j);
+            for (int64_t s = 0; s < samples; ++s) sum += load(delta + s * length + j);
+            store<T>(sums + j, sum);
+        }
+    }
+
+    // The sums of a vector as theta is laid out: calls piece(place in theta, sums, how many).
+    template <class Piece> void in_pieces(int64_t vector, const Piece& piece) const {
+        int64_t place = 0;
+        for (int64_t m = 1; m <= shape_.depth; ++m) {
+            const int64_t in = shape_.widths[m - 1], out = shape_.widths[m], length = padded<T>(in);
+            for (int64_t unit = 0; unit < out; ++unit, place += in)
+                piece(place, layers_[m].sums[vector] + unit * length, in);
+            if (shape_.bias) {
+                piece(place, layers_[m].bias_sums[vector], out);
+                place += out;
+            }
+        }
     }
 
     void give(int64_t vector, T* found) const {
-        for (int64_t m = 1; m <= shape_.depth; ++m) {
-            const int64_t in = shape_.widths[m - 1], out = shape_.widths[m], length = padded<T>(in);
-            for (int64_t unit = 0; unit < out; ++unit, found += in)
-                std::memcpy(found, layers_[m].sums[vector] + unit * length, in * sizeof(T));
-            if (shape_.bias) {
-                std::memcpy(found, layers_[m].bias_sums[vector], out * sizeof(T));
-                found += out;
+        in_pieces(vector, [&](int64_t place, const T* sums, int64_t count) {
+            std::memcpy(found + place, sums, count * sizeof(T));
+        });
+    }
+
+    void move_down(T* theta, T* velocity, const Descent<T>& rule, T rate) const {
+        const auto move = [&](auto at, auto speed, auto slope) {
+            slope += rule.decay * at;
+            speed = rule.momentum * speed + slope;
+            return std::pair(at - rate * (rule.nesterov ? slope + rule.momentum * speed : speed), speed);
+        };
+        in_pieces(0, [&](int64_t place, const T* sums, int64_t count) {
+            T *at = theta + place, *speed = velocity + place;
+            int64_t i = 0;
+            for (; i + Real<T>::width <= count; i += Real<T>::width) {
+                const auto [moved, faster] = move(load(at + i), load(speed + i), load(sums + i));
+                store<T>(at + i, moved);
+                store<T>(speed + i, faster);
             }
-        }
+            for (; i < count; ++i) std::tie(at[i], speed[i]) = move(at[i], speed[i], sums[i]);
+        });
     }
 
     const Shape shape_;
@@ -615,6 +727,18 @@ void evaluated(int64_t nets, const T* thetas, int64_t dim, const Shape& shape, D
 }
 
 template <class T>
+void descended(int64_t nets, T* thetas, int64_t dim, const Shape& shape, Data<T> data, int64_t index_stride,
+               T* velocities, const T* momenta, const T* decays, Descent<T> rule, int64_t steps) {
+    Net<T> net(shape, GRADIENTS, 1);
+    const int64_t* index = data.index;
+    for (int64_t i = 0; i < nets; ++i, ++rule.rates) {
+        data.index = index + i * index_stride;
+        rule.momentum = momenta[i], rule.decay = decays[i];
+        net.descend(thetas + i * dim, velocities + i * dim, data, rule, steps);
+    }
+}
+
+template <class T>
 void multiplied(int64_t nets, const T* thetas, int64_t dim, const Shape& shape, const Data<T>& data, const T* vectors,
                 int64_t count, T* products) {
     const int64_t some = std::max(int64_t(1), std::min(count, VECTORS_BYTES / int64_t(2 * dim * sizeof(T))));
@@ -628,7 +752,7 @@ void multiplied(int64_t nets, const T* thetas, int64_t dim, const Shape& shape, 
 
 }  // namespace
 
-// Both return 0, or 1 where memory ran out. Null: ``index`` for the first ``count`` samples, ``gradients``, ``losses`` and
+// All return 0, or 1 where memory ran out. Rates are those of the first step's nets, of the second's, … Null: ``index`` for the first ``count`` samples, ``gradients``, ``losses`` and
 // ``wrong`` where they are not wanted, ``labels`` or ``targets``, whichever is not asked for.
 #define LANDSWEEP_DENSE(SUFFIX, T)                                                                                     \
     extern "C" int evaluate_##SUFFIX(int64_t nets, const T* thetas, int64_t dim, int64_t depth, const int64_t* widths,  \
@@ -638,6 +762,17 @@ void multiplied(int64_t nets, const T* thetas, int64_t dim, const Shape& shape, 
         return guarded([&] {                                                                                           \
             evaluated<T>(nets, thetas, dim, {depth, widths, bias, activation, loss},                                   \
                          {inputs, labels, targets, index, count}, index_stride, gradients, losses, wrong);             \
+        });                                                                                                            \
+    }                                                                                                                  \
+    extern "C" int descend_##SUFFIX(int64_t nets, T* thetas, int64_t dim, int64_t depth, const int64_t* widths, int bias, \
+                                    int activation, int loss, const T* inputs, const int64_t* labels,                  \
+                                    const T* targets, int64_t indices, const int64_t* index, int64_t index_stride,     \
+                                    T* velocities, const T* rates, int64_t rate_stride, const T* momenta,              \
+                                    const T* decays, int nesterov, int64_t size, int64_t steps) {                      \
+        return guarded([&] {                                                                                           \
+            descended<T>(nets, thetas, dim, {depth, widths, bias, activation, loss},                                   \
+                         {inputs, labels, targets, index, 0}, index_stride, velocities, momenta, decays,               \
+                         {0, 0, nesterov != 0, rates, rate_stride, size, indices}, steps);                             \
         });                                                                                                            \
     }                                                                                                                  \
     extern "C" int multiply_##SUFFIX(int64_t nets, const T* thetas, int64_t dim, int64_t depth, const int64_t* widths,  \

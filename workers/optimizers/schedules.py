@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from landsweep.workers.optimizers.rule import Hyperparameters
 
@@ -26,6 +29,12 @@ def factor(schedule: Mapping[str, Any], step: int, steps: int) -> float:
         return 1.0
     final, share = schedule["final"], (step - warmup) / (steps - warmup)
     return float(final + (1 - final) * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def factors(schedule: Mapping[str, Any] | None, some: Iterable[int], steps: int) -> Tensor:
+    """:func:`factor` at some steps, 1 without a schedule. (S,) float64."""
+    found = [1.0 if schedule is None else factor(schedule, step, steps) for step in some]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def scheduled(h: Hyperparameters, schedule: Mapping[str, Any] | None, step: int, steps: int) -> Hyperparameters:
