@@ -254,10 +254,11 @@ def test_steps_for_which_minibatches_are_missing_are_refused() -> None:
     steps = Descent(torch.zeros_like(thetas), index, SAMPLES, ones.expand(2, ROWS), ones, ones, False)
     with pytest.raises(ValueError, match="2 steps cannot be taken"):
         run(steps)
+    speeds = steps.velocities
     for changes in (
         {"index": index[:2]},
-        {"velocities": steps.velocities[:2]},
-        {"velocities": steps.velocities.float()},
+        {"velocities": speeds[:2]},
+        {"velocities": speeds.float()},
     ):
         with pytest.raises(ValueError, match="shape"):
             run(dataclasses.replace(steps, rates=steps.rates[:1], **changes))

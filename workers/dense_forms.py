@@ -13,7 +13,8 @@ from landsweep.workers.dense_products import dense_products
 
 
 def closed_forms(network: Architecture) -> dict[str, Callable[..., Any]]:
-    """Gradients and steps of descent on minibatches; value and gradient, products with the Hessian, losses and errors on all samples."""
+    """Gradients and steps of descent on minibatches; value and gradient, products with the Hessian, losses and errors
+    on all samples."""
     forms: dict[str, Callable[..., Any]] = {
         "gradient": dense_gradient,
         "descent": dense_native.descent,
