@@ -56,8 +56,8 @@ def gradient(
 def descent(
     network: Architecture, thetas: Tensor, inputs: Tensor, targets: Tensor, loss: str
 ) -> Callable[[Descent], None] | None:
-    """What moves ``thetas`` and the velocities in place by steps on the mean loss of minibatches, a net's steps one after
-    the other in a core's cache: thetas (B, n) contiguous, inputs (N, d), targets (N,) labels or (N, c); None where no
+    """What moves ``thetas`` and the velocities in place by steps on the mean loss of minibatches, a net's steps one
+    after the other in a core's cache: thetas (B, n) contiguous, inputs (N, d), targets (N,) labels or (N, c); None where no
     program :func:`serves`. A net's numbers depend neither on the others nor on how its steps are divided among calls.
     """
     if not serves(network, thetas):
@@ -76,14 +76,9 @@ def descent(
             raise ValueError(f"θ, velocities, rates and indices of shapes {shapes}: {count} steps cannot be taken")
 
         def part(rows: slice) -> int:
-            own = (
-                index[rows].data_ptr(),
-                index.stride(0),
-                steps.velocities[rows].data_ptr(),
-                rates[:, rows].data_ptr(),
-            )
-            rest = (rates.stride(0), momentum[rows].data_ptr(), decay[rows].data_ptr(), int(steps.nesterov))
-            return int(function(*nets.of(rows, left), *own, *rest, steps.size, count))
+            own = index[rows].data_ptr(), index.stride(0), steps.velocities[rows].data_ptr()
+            rule = rates[:, rows].data_ptr(), rates.stride(0), momentum[rows].data_ptr(), decay[rows].data_ptr()
+            return int(function(*nets.of(rows, left), *own, *rule, int(steps.nesterov), steps.size, count))
 
         _each(part, len(thetas))
 

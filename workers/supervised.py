@@ -23,7 +23,7 @@ from landsweep.workers.landscape import (
 Model = Callable[[Tensor, Tensor], Tensor]  # (θ (n,), inputs (N, d)) → outputs (N, c)
 #: (thetas (B, n), inputs (N, …), targets (N, …), indices (B, b), loss) → ∇ of each row's mean loss (B, n)
 Gradient = Callable[[Tensor, Tensor, Tensor, Tensor, str], Tensor]
-#: (thetas (B, n), inputs (N, …), targets (N, …), loss) → what moves them by steps of SGD; None where there is no program
+#: (thetas (B, n), inputs (N, …), targets (N, …), loss) → what moves them by steps of SGD; None where no program can
 Descends = Callable[[Tensor, Tensor, Tensor, str], Callable[[Descent], None] | None]
 #: (thetas (B, n), inputs (N, …), targets (N, …), loss) → v ↦ ∇²(mean loss)·v, (B, n, k) → (B, n, k)
 Products = Callable[[Tensor, Tensor, Tensor, str], Callable[[Tensor], Tensor]]
@@ -147,8 +147,9 @@ def supervised_landscape(
     """L(θ) = mean loss over ``train`` + λ/2·‖θ‖², with λ = ``weight_decay``.
 
     ``train`` and ``test`` are (inputs (N, …), labels (N,) or targets (N, c)); ``gradient`` is a closed formula for
-    minibatches, ``descent`` takes steps on them, ``products``, ``value_and_gradient`` and ``judged`` are ones for all samples. ``known`` are further
-    fields of :class:`Landscape`. Raises LandscapeError for data that cannot be used.
+    minibatches, ``descent`` takes steps on them, ``products``, ``value_and_gradient`` and ``judged`` are closed formulas
+    for all samples. ``known`` are further fields of :class:`Landscape`. Raises LandscapeError for data that cannot be
+    used.
     """
     if loss not in LOSSES:
         raise LandscapeError(f"loss: found {loss!r}; allowed are {', '.join(LOSSES)}")

@@ -146,7 +146,7 @@ def _positions(
     keys = Streams(pad_rows(keys.order), pad_rows(keys.noise))
     snapshots, following = at.snapshots, at.following
     theta, state = at.theta.clone(), {name: value.clone() for name, value in at.state.items()}
-    several = landscape.closed_descent(theta) if _descends(landscape, settings, optimizer) else None
+    several = _descent(landscape, settings, optimizer, theta)
     if several is not None:
         taken = _several(landscape, settings, several, keys, h, at.step, wanted, state["velocity"])
     else:
@@ -159,15 +159,19 @@ def _positions(
         yield Position(step, theta, state, snapshots, following)
 
 
-def _descends(landscape: Landscape, settings: Mapping[str, Any], optimizer: Optimizer) -> bool:
-    """Whether steps are such as a program may take several of."""
+def _descent(
+    landscape: Landscape, settings: Mapping[str, Any], optimizer: Optimizer, theta: Tensor
+) -> Callable[[Descent], None] | None:
+    """What takes several steps at once, where there is such a program for them."""
     minibatches = not _whole(landscape, settings["batch_size"]) and landscape.retraction is None
-    return minibatches and isinstance(optimizer, SGD) and landscape.closed_descent is not None
+    if landscape.closed_descent is None or not minibatches or not isinstance(optimizer, SGD):
+        return None
+    return landscape.closed_descent(theta)
 
 
 def _several(
-    landscape: Landscape, settings: Mapping[str, Any], run: Callable[[Descent], None], keys: Streams, h: Hyperparameters,
-    first: int, wanted: tuple[int, ...], velocities: Tensor,
+    landscape: Landscape, settings: Mapping[str, Any], run: Callable[[Descent], None], keys: Streams,
+    h: Hyperparameters, first: int, wanted: tuple[int, ...], velocities: Tensor,
 ) -> Iterator[int]:  # fmt: skip
     """Take the steps from ``first`` on, several at once; yields how many are done."""
     steps, size, samples = settings["steps"], settings["batch_size"], landscape.samples
