@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from landsweep.workers.krylov.decomposition import random_block
-from landsweep.workers.krylov.density import Density, smoothed, spectral_density
+from landsweep.workers.krylov.density import Density, smoothed, spectral_density, tridiagonal
 from landsweep.workers.landscape import padded
 from tests import surfaces
 
@@ -89,3 +89,19 @@ def test_rows_do_not_depend_on_their_batch_mates_nor_suffer_from_them() -> None:
     for row in (0, 2):
         alone = density_of(square[row : row + 1], torch.arange(3)[row : row + 1])
         assert torch.equal(alone.density[0], many.density[row]) and torch.equal(alone.error[0], many.error[row])
+
+
+def test_lanczos_without_orthogonalisation_is_that_of_exact_arithmetic_at_first_and_ends_with_the_space() -> None:
+    """A few steps: QᵀAQ of an orthonormal basis of the Krylov space, by numpy. Four eigenvalues: T goes uncoupled."""
+    square, start = matrices(1, 30, 6)[0], torch.ones(2, 30, dtype=torch.float64)
+    found, finite = tridiagonal(lambda v: v @ square, start, 5)
+    columns = np.stack([np.linalg.matrix_power(square.numpy(), k) @ np.ones(30) for k in range(5)], 1)
+    basis, signs = np.linalg.qr(columns)
+    basis *= np.sign(np.diag(signs))
+    assert finite.all() and np.allclose(found[0], basis.T @ square.numpy() @ basis, rtol=0, atol=1e-9)
+    few = torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64).repeat(8)
+    found, _ = tridiagonal(lambda v: v * few, torch.ones(1, 32, dtype=torch.float64), 7)
+    values, vectors = torch.linalg.eigh(found[0])
+    used = vectors[0] ** 2 > 1e-12
+    assert torch.allclose(values[used], torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64), rtol=1e-12)
+    assert float(values.amin()) > 0.999 and float(values.amax()) < 8.001

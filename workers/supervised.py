@@ -147,7 +147,7 @@ def supervised_landscape(
     """L(θ) = mean loss over ``train`` + λ/2·‖θ‖², with λ = ``weight_decay``.
 
     ``train`` and ``test`` are (inputs (N, …), labels (N,) or targets (N, c)); ``gradient`` is a closed formula for
-    minibatches, ``descent`` takes steps on them, ``products``, ``value_and_gradient`` and ``judged`` are closed formulas
+    minibatches, ``descent`` takes steps on them, ``products``, ``value_and_gradient`` and ``judged`` are closed forms
     for all samples. ``known`` are further fields of :class:`Landscape`. Raises LandscapeError for data that cannot be
     used.
     """
