@@ -20,7 +20,6 @@ OVERHEAD = 105 * 2**20
 #: What a process takes, over what its tensors hold: allocators keep blocks that were freed, the more the more sizes
 #: there are (measured: 1.0 … 1.5 with whole Hessians, 1.6 … 2.0 by products).
 _KEPT_DENSE, _KEPT_PRODUCTS = 1.25, 1.6
-SNAPSHOTS = 25
 #: n×n matrices a row at the peak of each phase, with small Hessians (measured: 3.3, 5.1, 4.4, 5.4), and those alive
 #: while the last chunk of Hessians is made.
 _AT_START, _MINIMA, _SADDLES, _POINTS = (3.3, 2.0), (5.1, 2.0), (4.4, 2.0), (5.4, 3.0)
@@ -73,7 +72,7 @@ def batch_bytes(settings: Mapping[str, Any], known: Footprint, trials: int) -> i
     """
     from landsweep.workers.mode import is_dense
 
-    snapshots: int = 2 * min(SNAPSHOTS, settings["training"]["steps"] + 1)  # with the steps that follow them
+    snapshots: int = 2 * _snapshots(settings)  # with the steps that follow them
     held = OVERHEAD + _data(settings, known) + 8 * known.dim * trials * snapshots
     phases = (_training, _trajectories, _curvature, _measures)
     kept = _KEPT_DENSE if is_dense(settings, known.dim) else _KEPT_PRODUCTS
@@ -94,9 +93,14 @@ def _training(settings: Mapping[str, Any], known: Footprint, trials: int) -> flo
     return width * (at_once * known.gradient + 8 * 8 * known.dim * trials)
 
 
+def _snapshots(settings: Mapping[str, Any]) -> int:
+    descent = settings["training"]
+    return int(min(descent["snapshots"], descent["steps"] + 1))
+
+
 def _trajectories(settings: Mapping[str, Any], known: Footprint, trials: int) -> float:
     """Gradients at all snapshots and their losses on the test set, a chunk at a time."""
-    rows = trials * min(SNAPSHOTS, settings["training"]["steps"] + 1)
+    rows = trials * _snapshots(settings)
     a_row = max(known.chunk_samples * known.gradient, known.test_samples * known.value)
     return float(min(rows, known.chunk_rows) * a_row + 8 * 4 * known.dim * rows)
 

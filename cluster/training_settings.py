@@ -42,6 +42,9 @@ class Training(Section):
     steps: int = Field(default=1000, ge=0, le=2**31, description="optimiser steps")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="of training; the search is float64")
     schedule: Schedule = Field(default=Schedule(), description="the learning rate's factor over the steps")
+    snapshots: int = Field(
+        default=25, ge=2, description="states of each trial that are kept, start and end among them; at least 2"
+    )
     start: Start = Field(default=Initialisation(), description="where training begins")
 
     @model_validator(mode="after")

@@ -121,10 +121,11 @@ def test_both_trainings_are_resumed() -> None:
 
 
 def test_options_that_change_nothing_leave_the_streams_alone() -> None:
-    bare = {name: value for name, value in section("sgd").items() if name not in ("schedule", "start")}
+    bare = {name: value for name, value in section("sgd").items() if name not in ("schedule", "start", "snapshots")}
     assert plain(section("sgd")) == bare
     key = stream_key({"landscape": DIGITS, "training": bare})
-    assert stream_key({"landscape": DIGITS, "training": section("sgd")}) == key
+    for same in ({}, {"snapshots": 2}):
+        assert stream_key({"landscape": DIGITS, "training": section("sgd", **same)}) == key
     for changed in ({"schedule": {"name": "cosine"}}, {"schedule": {"warmup": 3}}, {"start": START}):
         assert stream_key({"landscape": DIGITS, "training": section("sgd", **changed)}) != key
 

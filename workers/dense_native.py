@@ -56,9 +56,9 @@ def gradient(
 def descent(
     network: Architecture, thetas: Tensor, inputs: Tensor, targets: Tensor, loss: str
 ) -> Callable[[Descent], None] | None:
-    """What moves ``thetas`` and the velocities in place by steps on the mean loss of minibatches, a net's steps one
-    after the other in a core's cache: thetas (B, n) contiguous, inputs (N, d), targets (N,) labels or (N, c); None where
-    no program :func:`serves`. A net's numbers depend neither on the others nor on how its steps are divided among calls.
+    """What moves ``thetas`` (B, n), contiguous, and the velocities in place by steps on the mean loss of minibatches,
+    a net's steps one after the other in a core's cache: inputs (N, d), targets (N,) labels or (N, c); None where no
+    program :func:`serves`. A net's numbers depend neither on the others nor on how its steps are divided among calls.
     """
     if not serves(network, thetas):
         return None

@@ -123,7 +123,7 @@ def train(
     non-finite stays so and never touches the others: no operation mixes rows.
     """
     rows, steps = len(initial), settings["steps"]
-    optimizer, wanted = build.optimizer(settings), snapshot_steps(steps)
+    optimizer, wanted = build.optimizer(settings), snapshot_steps(steps, settings.get("snapshots", SNAPSHOTS))
     theta = pad_rows(initial).to(DTYPES[settings["dtype"]])
     begin = Position(0, theta, optimizer.init(theta), (theta.to(torch.float64),), ())
     at = resumed = checkpoint.resumed(begin, wanted)

@@ -36,14 +36,15 @@ class Checkpoints:
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A ``training`` section without the options that leave training as it is without them.
+    """A ``training`` section without what leaves training as it is: idle options, and how often it is looked at.
 
-    >>> plain({"lr": 0.1, "start": {"kind": "initialisation"}})
+    >>> plain({"lr": 0.1, "snapshots": 25, "start": {"kind": "initialisation"}})
     {'lr': 0.1}
     """
     schedule, start = settings.get("schedule"), settings.get("start")
     idle = {"schedule": not schedule or (schedule["name"], schedule["warmup"]) == ("constant", 0)}
     idle["start"] = not start or start["kind"] == "initialisation"
+    idle["snapshots"] = True
     return {name: value for name, value in settings.items() if not idle.get(name, False)}
 
 
@@ -68,7 +69,8 @@ def program(settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> program({"landscape": {"name": "mlp", "weight_decay": 1e-3}, "training": training})
     {'landscape': {'name': 'mlp'}, 'training': {'optimizer': 'sgd', 'nesterov': False}}
     """
-    landscape, descent = settings["landscape"], plain(settings["training"])
+    landscape, given = settings["landscape"], settings["training"]
+    descent = plain(given) | {name: given[name] for name in ("snapshots",) if name in given}
     numbers = build.hyperparameter_keys(descent)
     decays = landscape["name"] in SUPERVISED and descent["optimizer"] not in build.LOOK_AT_L
     return {

@@ -5,12 +5,12 @@ landsweep (a batch of searches) or one of scipy's methods, one start after anoth
 as its Jacobian; PROBLEM is linear or swish. All take their starts from the same draws, spread over descents. A
 success has ‖g‖ ≤ 1e-8, a Newton step as short as at a critical point (docs/points.md), so is not gradient-flat, and
 lies in a closed-form class where there are any. scipy's searches are stopped at the first gradient as small as that,
-and after 25 CPU seconds; one of scipy's that has no success in a measurement is given one, so that the ratio is then a
-lower bound. Imports, compilation, starts and the counting of successes are not in the rates.
+and after 25 CPU seconds a start; one of scipy's that has no success in a measurement is given one, so that the ratio is
+then a lower bound. Imports, compilation, starts and the counting of successes are not in the rates.
 
-All search for points of any index: landsweep by Levenberg–Marquardt on the linear autoencoder, by eigenvector following
-of each start's own index on the swish autoencoder, where whatever falls on ‖g‖² mostly ends gradient-flat (Frye et al.
-2021), its own Levenberg–Marquardt too.
+On the linear autoencoder all search for points of any index, landsweep by Levenberg–Marquardt. On the swish autoencoder
+whatever falls on ‖g‖² ends gradient-flat (Frye et al. 2021), landsweep's Levenberg–Marquardt too: its points there are
+minima, by the descent in a trust region that sweeps search minima with.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from torch import Tensor
 from landsweep.workers import execution, search, self_check, symmetry
 from landsweep.workers.algebra import Dense
 from landsweep.workers.data import Dataset
-from landsweep.workers.eigenvector_following import EigenvectorFollowing
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
 from landsweep.workers.models.autoencoder import autoencoder
@@ -114,7 +113,7 @@ class Problem:
     said: str
     landscape: Callable[[], Landscape]
     derivatives: Callable[[], Derivatives]
-    finder: Callable[[Landscape, Tensor, Tensor], search.Search]  # of the starts and ‖H‖₂ there
+    finder: Callable[[], search.Search]
     starts: dict[str, int]  # how many each contender takes, every so many of the most
     least: float  # share of starts from which landsweep has to succeed
     reach: float
@@ -123,12 +122,11 @@ class Problem:
 PROBLEMS = {
     "linear": Problem(
         "linear autoencoder, k = 16, p = 4, n = 128", linear_autoencoder, linear_derivatives,
-        lambda *_: LevenbergMarquardt(TOLERANCE), {OURS: 128, "trf": 16, "lm": 16}, 0.99, 3.0,
+        lambda: LevenbergMarquardt(TOLERANCE), {OURS: 128, "trf": 16, "lm": 16}, 0.99, 3.0,
     ),
     "swish": Problem(
         f"swish autoencoder 16-8-16 on {SAMPLES} Gaussian samples, n = 256", swish_autoencoder, swish_derivatives,
-        lambda *at: EigenvectorFollowing(TOLERANCE, Dense().negatives(*at)),
-        {OURS: 32, "trf": 1, "lm": 1, "hybr": 8}, 0.0, 20.0,
+        lambda: Dense().minima(TOLERANCE), {OURS: 24, "trf": 2, "lm": 2, "hybr": 24}, 0.5, 20.0,
     ),
 }  # fmt: skip
 
@@ -137,7 +135,7 @@ PROBLEMS = {
 def by_landsweep(problem: Problem, landscape: Landscape, starts: Tensor, scale: Tensor) -> tuple[Tensor, float]:
     """Where one batch of searches ends (S, n), and its CPU seconds."""
     begun = time.process_time()
-    outcome = search.iterate(problem.finder(landscape, starts, scale), landscape, starts, scale, BUDGET)
+    outcome = search.iterate(problem.finder(), landscape, starts, scale, BUDGET)
     return outcome.theta, time.process_time() - begun
 
 
