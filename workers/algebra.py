@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from landsweep.workers import classify, classify_krylov, search
+from landsweep.workers import classify, classify_krylov, search, streams
 from landsweep.workers.classify import Classified
 from landsweep.workers.eigenvector_following import EigenvectorFollowing
+from landsweep.workers.krylov.lanczos import lanczos
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.lbfgs import GradientNormMinimisation
 from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
@@ -24,6 +25,8 @@ from landsweep.workers.search import Outcome, Search
 from landsweep.workers.trust_region import TrustRegionNewton
 
 UNKNOWN_INDEX = 8  # the highest index asked for where the number of negative eigenvalues at a start is not counted
+LARGE = 512  # parameters from which on a product with H takes much less time than H and its factors
+NORM_STEPS, NORM_ERROR = 60, 1e-6  # of Lanczos for ‖H‖₂ there: steps at most, relative error
 NEGATIVE = 1e-7  # eigenvalues below −NEGATIVE·‖H‖₂ count as negative at a start
 
 
@@ -43,7 +46,9 @@ class Algebra(Protocol):
         """How many eigenvalues are negative at each row, or what stands for it when an index is asked for."""
         ...
 
-    def minima(self, tolerance: float) -> Search: ...
+    def minima(self, landscape: Landscape, starts: Tensor, scale: Tensor, tolerance: float, budget: int) -> Outcome:
+        """Where each of the ``starts`` (B, n) descends to in at most ``budget`` steps of a search."""
+        ...
 
     def polished(self, landscape: Landscape, thetas: Tensor, tolerance: float) -> Tensor: ...
 
@@ -59,13 +64,24 @@ class Dense:
     default_method: str = "eigenvector_following"
 
     def norm(self, landscape: Landscape, thetas: Tensor) -> Tensor:
-        return eigh(landscape.hessian(thetas))[0].abs().amax(1)
+        if landscape.dim < LARGE:
+            return eigh(landscape.hessian(thetas))[0].abs().amax(1)
+        keys = streams.keys("algebra", [0], "norm", thetas.device).expand(len(thetas)).contiguous()
+        return lanczos(landscape.products(thetas), landscape.dim, keys, NORM_STEPS, tolerance=NORM_ERROR).norm
 
     def negatives(self, landscape: Landscape, thetas: Tensor, scale: Tensor) -> Tensor:
         return (eigh(landscape.hessian(thetas))[0] < -NEGATIVE * scale.unsqueeze(1)).sum(1)
 
-    def minima(self, tolerance: float) -> Search:
-        return TrustRegionNewton(tolerance)
+    def minima(self, landscape: Landscape, starts: Tensor, scale: Tensor, tolerance: float, budget: int) -> Outcome:
+        """From ``LARGE`` parameters on by conjugate gradients first; what these leave undone is done by factors, in as
+        many steps again."""
+        exact = TrustRegionNewton(tolerance)
+        if landscape.dim < LARGE or budget == 0:
+            return search.iterate(exact, landscape, starts, scale, budget)
+        near = search.iterate(TrustRegionNewtonCG(tolerance), landscape, starts, scale, budget)
+        outcome = search.iterate(exact, landscape, near.theta, scale, budget)
+        taken, flat = near.iterations + outcome.iterations, torch.maximum(near.flatness, outcome.flatness)
+        return Outcome(outcome.theta, outcome.status, taken, flat)
 
     def polished(self, landscape: Landscape, thetas: Tensor, tolerance: float) -> Tensor:
         return search.polished(landscape, thetas, tolerance, landscape.symmetries)
@@ -90,8 +106,8 @@ class Krylov:
     def negatives(self, landscape: Landscape, thetas: Tensor, scale: Tensor) -> Tensor:
         return torch.full_like(scale, min(UNKNOWN_INDEX, landscape.dim), dtype=torch.int64)
 
-    def minima(self, tolerance: float) -> Search:
-        return TrustRegionNewtonCG(tolerance)
+    def minima(self, landscape: Landscape, starts: Tensor, scale: Tensor, tolerance: float, budget: int) -> Outcome:
+        return search.iterate(TrustRegionNewtonCG(tolerance), landscape, starts, scale, budget)
 
     def polished(self, landscape: Landscape, thetas: Tensor, tolerance: float) -> Tensor:
         return search.polished(landscape, thetas, tolerance, newton=classify_krylov.newton_steps)

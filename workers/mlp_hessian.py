@@ -65,11 +65,11 @@ class MlpHessian:
 
     @property
     def temporaries(self) -> int:
-        """Bytes of one Hessian at its peak: its blocks, and the largest one's tensor over samples (N, i, j+1, p), with
-        the term that is added to it off the diagonal, or two copies of the whole when blocks are joined."""
+        """Bytes of one Hessian at its peak: its blocks, and the largest one's tensor over samples (N, j+1, p), two of
+        them off the diagonal, or two copies of the whole when blocks are joined."""
         widths = self.network.widths
         sizes = [
-            (1 + (row > column)) * widths[row + 1] * (widths[row] + 1) * widths[column + 1]
+            (1 + (row > column)) * (widths[row] + 1) * widths[column + 1]
             for row in range(len(widths) - 1)
             for column in range(row + 1)
         ]
@@ -125,11 +125,11 @@ class MlpHessian:
             if m == column == depth - 1 and self.loss == "cross_entropy":
                 result.append((m, _softmax_block(done.outputs, done.inputs[m])))
                 continue
-            cross = None
-            if m > column:
-                inner = done.slopes[m - 1][0].unsqueeze(-1) * p[m - 1]  # ∂x_{m−1}/∂a_l (B, N, j, p)
-                cross = done.deltas[m][:, :, :, None, None] * inner.unsqueeze(2)
-            result.append((m, _block(q, done.inputs[m], done.inputs[column], cross)))
+            if m == column:
+                result.append((m, _diagonal_block(q, done.inputs[m])))
+                continue
+            inner = done.slopes[m - 1][0].unsqueeze(-1) * p[m - 1]  # ∂x_{m−1}/∂a_l (B, N, j, p)
+            result.append((m, _block(q, done.inputs[m], done.inputs[column], done.deltas[m], inner)))
         return result
 
 
@@ -144,15 +144,31 @@ def _ordered(full: Tensor) -> Tensor:
     return torch.cat([rows[..., :-1].flatten(2), rows[..., -1]], 2)
 
 
-def _block(q: Tensor, left: Tensor, right: Tensor, cross: Tensor | None) -> Tensor:
-    """Σ_samples of a block: q (B,N,i,p), left (B,N,j), right (B,N,q), cross (B,N,i,j,p) → (B, i·j + i, p·q + p)."""
-    rows, _, count_i, count_p = q.shape
+def _block(q: Tensor, left: Tensor, right: Tensor, delta: Tensor, inner: Tensor) -> Tensor:
+    """Σ_samples of a block off the diagonal, one unit i after the other, what is summed being large: q (B,N,i,p),
+    left (B,N,j), right (B,N,q), delta (B,N,i), inner (B,N,j,p) → (B, i·j + i, p·q + p)."""
+    rows, _, units, count = q.shape
     left_1, right_1 = _with_one(left), _with_one(right)
-    tensor = q.unsqueeze(3) * left_1[:, :, None, :, None]
-    if cross is not None:
-        tensor[..., :-1, :] += cross
-    flat = tensor.flatten(2).mT @ right_1  # (B, i·(j+1)·p, q+1)
-    return _ordered(flat.view(rows, count_i, left_1.shape[-1], count_p, right_1.shape[-1]))
+    full = q.new_empty(rows, units, left_1.shape[-1], count, right_1.shape[-1])
+    for i in range(units):
+        tensor = q[:, :, i, None, :] * left_1.unsqueeze(3)  # (B, N, j+1, p)
+        tensor[:, :, :-1].addcmul_(delta[:, :, i, None, None], inner)
+        full[:, i] = (tensor.flatten(2).mT @ right_1).view(full[:, i].shape)
+    return _ordered(full)
+
+
+def _diagonal_block(q: Tensor, inputs: Tensor) -> Tensor:
+    """Σ_samples of a block on the diagonal, symmetric: q (B,N,i,p), inputs (B,N,j) → (B, i·j + i, i·j + i)."""
+    rows, _, units, _ = q.shape
+    with_one = _with_one(inputs)
+    width = with_one.shape[-1]
+    full = q.new_empty(rows, units, width, units, width)
+    for i in range(units):
+        tensor = q[:, :, i, i:, None] * with_one.unsqueeze(2)  # (B, N, p, q+1) for p ≥ i
+        some = (tensor.flatten(2).mT @ with_one).view(rows, units - i, width, width)  # p, q, j
+        full[:, i:, :, i] = some
+        full[:, i, :, i:] = some.permute(0, 3, 1, 2)
+    return _ordered(full)
 
 
 def _softmax_block(outputs: Tensor, left: Tensor) -> Tensor:

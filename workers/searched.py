@@ -99,7 +99,7 @@ def _minima(
     budget = settings["minima_iterations"] if settings["minima"] else 0
     theta, outcome = trained.final[rows], search.Outcome.empty(trained.final[:0])
     if len(rows):
-        outcome = search.iterate(algebra.minima(settings["tolerance"]), landscape, theta, scale, budget)
+        outcome = algebra.minima(landscape, theta, scale, settings["tolerance"], budget)
     return _ends(trained, rows, outcome)
 
 

@@ -20,7 +20,7 @@ import torch
 from scipy import linalg
 from torch import Tensor
 
-from landsweep.workers import execution, search, streams, symmetry
+from landsweep.workers import execution, streams, symmetry
 from landsweep.workers.algebra import Dense
 from landsweep.workers.landscape import Landscape
 from tests.benchmarks.contest import OURS, Contest, process
@@ -39,7 +39,7 @@ def by_landsweep(given: Landscape, starts: Tensor) -> Tensor:
     """Where they end (B, n)."""
     algebra = Dense()
     scale = algebra.norm(given, starts)
-    outcome = search.iterate(algebra.minima(TOLERANCE), given, starts, scale, BUDGET)
+    outcome = algebra.minima(given, starts, scale, TOLERANCE, BUDGET)
     theta = algebra.polished(given, outcome.theta, TOLERANCE)
     keys = streams.keys("minima", list(range(len(starts))), "classify", CPU)
     algebra.classify(given, theta, outcome, scale, keys, TOLERANCE)

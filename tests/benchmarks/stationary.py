@@ -29,13 +29,13 @@ import torch
 from torch import Tensor
 
 from landsweep.workers import execution, search, self_check, symmetry
-from landsweep.workers.algebra import Dense
 from landsweep.workers.data import Dataset
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
 from landsweep.workers.models.autoencoder import autoencoder
 from landsweep.workers.quadratic import LocalModel
 from landsweep.workers.reference.autoencoder import linear_autoencoder
+from landsweep.workers.trust_region import TrustRegionNewton
 from tests.benchmarks.contest import OURS, Contest, process
 
 MODULE = "tests.benchmarks.stationary"
@@ -126,7 +126,7 @@ PROBLEMS = {
     ),
     "swish": Problem(
         f"swish autoencoder 16-8-16 on {SAMPLES} Gaussian samples, n = 256", swish_autoencoder, swish_derivatives,
-        lambda: Dense().minima(TOLERANCE), {OURS: 24, "trf": 2, "lm": 2, "hybr": 24}, 0.5, 20.0,
+        lambda: TrustRegionNewton(TOLERANCE), {OURS: 24, "trf": 2, "lm": 2, "hybr": 24}, 0.5, 20.0,
     ),
 }  # fmt: skip
 
