@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +13,7 @@ from torch.nn import functional
 from landsweep.workers.activations import ACTIVATIONS, KINKED
 from landsweep.workers.architecture import Architecture
 
+CACHED_BYTES = 2**21  # of what is summed over samples
 Layers = list[tuple[Tensor, Tensor]]  # (W (B, out, in), b (B, out)) of each
 
 
@@ -65,15 +68,10 @@ class MlpHessian:
 
     @property
     def temporaries(self) -> int:
-        """Bytes of one Hessian at its peak: its blocks, and the largest one's tensor over samples (N, j+1, p), two of
-        them off the diagonal, or two copies of the whole when blocks are joined."""
+        """Bytes of one Hessian at its peak: its blocks, and what of units is kept of each sample, (N, i, p) a
+        layer, or two copies of the whole when blocks are joined."""
         widths = self.network.widths
-        sizes = [
-            (1 + (row > column)) * (widths[row] + 1) * widths[column + 1]
-            for row in range(len(widths) - 1)
-            for column in range(row + 1)
-        ]
-        sampled, square = len(self.inputs) * (max(sizes) + 2 * max(widths[1:]) ** 2), self.network.dim**2
+        sampled, square = len(self.inputs) * (len(widths) + 2) * max(widths[1:]) ** 2, self.network.dim**2
         return 8 * (square + max(sampled, 2 * square))
 
     def _pass(self, thetas: Tensor) -> _Pass:
@@ -145,30 +143,50 @@ def _ordered(full: Tensor) -> Tensor:
 
 
 def _block(q: Tensor, left: Tensor, right: Tensor, delta: Tensor, inner: Tensor) -> Tensor:
-    """Σ_samples of a block off the diagonal, one unit i after the other, what is summed being large: q (B,N,i,p),
-    left (B,N,j), right (B,N,q), delta (B,N,i), inner (B,N,j,p) → (B, i·j + i, p·q + p)."""
+    """Σ_samples of a block off the diagonal, one unit i after the other: q (B,N,i,p), left (B,N,j), right (B,N,q),
+    delta (B,N,i), inner (B,N,j,p) → (B, i·j + i, p·q + p)."""
     rows, _, units, count = q.shape
     left_1, right_1 = _with_one(left), _with_one(right)
     full = q.new_empty(rows, units, left_1.shape[-1], count, right_1.shape[-1])
-    for i in range(units):
-        tensor = q[:, :, i, None, :] * left_1.unsqueeze(3)  # (B, N, j+1, p)
-        tensor[:, :, :-1].addcmul_(delta[:, :, i, None, None], inner)
-        full[:, i] = (tensor.flatten(2).mT @ right_1).view(full[:, i].shape)
+
+    def tensor(unit: int, some: slice) -> Tensor:
+        found = q[:, some, unit, None, :] * left_1[:, some, :, None]  # (B, N, j+1, p)
+        found[:, :, :-1].addcmul_(delta[:, some, unit, None, None], inner[:, some])
+        return found
+
+    for unit in range(units):
+        summed = _summed(right_1, functools.partial(tensor, unit), left_1.shape[-1] * count)
+        full[:, unit] = summed.view(rows, -1, left_1.shape[-1], count).movedim(1, 3)
     return _ordered(full)
 
 
 def _diagonal_block(q: Tensor, inputs: Tensor) -> Tensor:
-    """Σ_samples of a block on the diagonal, symmetric: q (B,N,i,p), inputs (B,N,j) → (B, i·j + i, i·j + i)."""
+    """Σ_samples of a block on the diagonal, which is symmetric: q (B,N,i,p), inputs (B,N,j) → (B, i·j + i, i·j + i)."""
     rows, _, units, _ = q.shape
     with_one = _with_one(inputs)
     width = with_one.shape[-1]
     full = q.new_empty(rows, units, width, units, width)
-    for i in range(units):
-        tensor = q[:, :, i, i:, None] * with_one.unsqueeze(2)  # (B, N, p, q+1) for p ≥ i
-        some = (tensor.flatten(2).mT @ with_one).view(rows, units - i, width, width)  # p, q, j
-        full[:, i:, :, i] = some
-        full[:, i, :, i:] = some.permute(0, 3, 1, 2)
+
+    def tensor(unit: int, some: slice) -> Tensor:
+        return q[:, some, unit, unit:, None] * with_one[:, some, None, :]  # (B, N, p, j+1) for p ≥ i
+
+    for unit in range(units):
+        summed = _summed(with_one, functools.partial(tensor, unit), (units - unit) * width)
+        summed = summed.view(rows, width, units - unit, width)
+        full[:, unit, :, unit:] = summed
+        full[:, unit:, :, unit] = summed.permute(0, 2, 3, 1)
     return _ordered(full)
+
+
+def _summed(right: Tensor, left: Callable[[slice], Tensor], width: int) -> Tensor:
+    """Σ_samples right ⊗ left, where ``left`` is made of as many samples at a time as a cache holds: right (B, N, q),
+    left slice → (B, N, …) of ``width`` elements a sample → (B, q, width)."""
+    count = max(1, CACHED_BYTES // (8 * width))
+    total = right.new_zeros(len(right), right.shape[2], width)
+    for first in range(0, right.shape[1], count):
+        some = slice(first, first + count)
+        total.baddbmm_(right[:, some].mT, left(some).flatten(2))
+    return total
 
 
 def _softmax_block(outputs: Tensor, left: Tensor) -> Tensor:
