@@ -18,6 +18,8 @@ from landsweep.workers.execution import MINIMUM_ROWS
 from landsweep.workers.landscape import Landscape, Scalar
 from landsweep.workers.models.columns import ColumnHessian
 
+Batched = Callable[[Tensor], Any]  # of many θ (B, n)
+
 SAMPLES = 256  # at most, on which evaluations are traced: fewer, and what is held of n would hide what is of samples
 VECTORS = 5  # with which the products of one row are traced together
 PRODUCT = 4.0  # what a product with the Hessian holds at most of most models, in gradients
@@ -33,6 +35,11 @@ class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._held: dict[int, tuple[Any, int]] = {}  # storages that are alive, with their bytes
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's compiler, which nothing here is compiled by, would be imported to be told to skip this: a second."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -74,7 +81,7 @@ def measured(landscape: Landscape) -> Footprint:
 
 
 def _measured(landscape: Landscape) -> Footprint:
-    gradient = _a_sample(landscape, grad)
+    gradient = _gradient(landscape)
     try:
         trace = _closed_products if landscape.closed_products else _products
         product, several = (trace(landscape, vectors) for vectors in (1, VECTORS))
@@ -100,6 +107,24 @@ def _measured(landscape: Landscape) -> Footprint:
     )
 
 
+def _gradient(landscape: Landscape) -> float:
+    """The bytes of one row's gradient and one more sample. By autograd: the first use of torch.func.grad imports
+    torch's compiler, which takes a second."""
+
+    def slope(loss: Scalar) -> Batched:
+        def evaluate(thetas: Tensor) -> Any:
+            thetas.requires_grad_()
+            return torch.autograd.grad(vmap(loss)(thetas).sum(), thetas)
+
+        return evaluate
+
+    return _a_sample(landscape, slope)
+
+
+def _thetas(landscape: Landscape, rows: int) -> Tensor:
+    return landscape.init(torch.Generator().manual_seed(0)).to(torch.float64).expand(rows, -1).contiguous()
+
+
 def _hessian(landscape: Landscape, product: float) -> float:
     """Of one row: as many products as are held at once, or what the closed form states."""
     columns = landscape.dim
@@ -113,7 +138,7 @@ def _hessian(landscape: Landscape, product: float) -> float:
 def _closed_products(landscape: Landscape, vectors: int) -> float:
     """The bytes of one row and sample of products with so many vectors, on as many samples as are taken at once."""
     assert landscape.closed_products is not None
-    theta = landscape.init(torch.Generator().manual_seed(0)).to(torch.float64).expand(MINIMUM_ROWS, -1).contiguous()
+    theta = _thetas(landscape, MINIMUM_ROWS)
     with Allocated() as allocated:
         share, product = next(iter(landscape.closed_products(theta)))
         product(theta.unsqueeze(2).expand(-1, -1, vectors))
@@ -124,44 +149,44 @@ def _closed_products(landscape: Landscape, vectors: int) -> float:
 def _products(landscape: Landscape, vectors: int) -> float:
     """Likewise by differentiation, as ``Landscape.hvp`` does it where there is no closed form."""
 
-    def products(loss: Scalar) -> Scalar:
+    def products(loss: Scalar) -> Batched:
         def one(theta: Tensor, vector: Tensor) -> Tensor:
             return jvp(grad(loss), (theta,), (vector,))[1]  # type: ignore[no-any-return]
 
-        return lambda theta: vmap(one, (None, 0))(theta, theta.new_ones(vectors, 1) * theta)
+        return vmap(lambda theta: vmap(one, (None, 0))(theta, theta.new_ones(vectors, 1) * theta))
 
     return _a_sample(landscape, products)
 
 
 def _value(landscape: Landscape) -> float:
     """The bytes of one more row and sample of L's values: what does not depend on θ is there once for all rows."""
-    two, four = (_samples_of(landscape, lambda loss: loss, rows) for rows in (MINIMUM_ROWS, 2 * MINIMUM_ROWS))
+    two, four = (_samples_of(landscape, vmap, rows) for rows in (MINIMUM_ROWS, 2 * MINIMUM_ROWS))
     return max(0.0, (four - two) / MINIMUM_ROWS)
 
 
-def _a_sample(landscape: Landscape, derivative: Callable[[Scalar], Scalar]) -> float:
+def _a_sample(landscape: Landscape, evaluated: Callable[[Scalar], Batched]) -> float:
     """The bytes of one row and one more sample."""
-    return _samples_of(landscape, derivative, MINIMUM_ROWS) / MINIMUM_ROWS
+    return _samples_of(landscape, evaluated, MINIMUM_ROWS) / MINIMUM_ROWS
 
 
-def _samples_of(landscape: Landscape, derivative: Callable[[Scalar], Scalar], rows: int) -> float:
+def _samples_of(landscape: Landscape, evaluated: Callable[[Scalar], Batched], rows: int) -> float:
     """The bytes of one more sample in so many rows; of all where there are no samples."""
     partial, samples = landscape.minibatch_loss, min(SAMPLES, landscape.samples)
     if partial is None or samples < 2:
-        return _peak(landscape, derivative(landscape.loss), rows)
+        return _peak(landscape, evaluated(landscape.loss), rows)
     device = landscape.init(torch.Generator().manual_seed(0)).device
 
     def on(count: int) -> Scalar:
         index = torch.arange(count, device=device)
         return lambda theta: partial(theta, index)
 
-    few, many = (_peak(landscape, derivative(on(count)), rows) for count in (samples // 2, samples))
+    few, many = (_peak(landscape, evaluated(on(count)), rows) for count in (samples // 2, samples))
     return max(0.0, (many - few) / (samples - samples // 2))
 
 
-def _peak(landscape: Landscape, function: Scalar, rows: int) -> int:
-    theta = landscape.init(torch.Generator().manual_seed(0)).to(torch.float64).expand(rows, -1).contiguous()
+def _peak(landscape: Landscape, function: Batched, rows: int) -> int:
+    theta = _thetas(landscape, rows)
     with Allocated() as allocated:
-        vmap(function)(theta)
+        function(theta)
     peak: int = allocated.peak
     return peak

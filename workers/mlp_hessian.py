@@ -68,11 +68,11 @@ class MlpHessian:
 
     @property
     def temporaries(self) -> int:
-        """Bytes of one Hessian at its peak: its blocks, and what of units is kept of each sample, (N, i, p) a
-        layer, or two copies of the whole when blocks are joined."""
-        widths = self.network.widths
-        sampled, square = len(self.inputs) * (len(widths) + 2) * max(widths[1:]) ** 2, self.network.dim**2
-        return 8 * (square + max(sampled, 2 * square))
+        """Bytes of one Hessian at its peak: its blocks, and what is kept of each sample and pair of units, or two copies
+        of the whole when blocks are joined."""
+        widths, square = self.network.widths[1:], self.network.dim**2
+        units = max(width * (width + 2 * widths[-1]) for width in widths)
+        return 8 * (square + max(len(self.inputs) * units, 2 * square))
 
     def _pass(self, thetas: Tensor) -> _Pass:
         function, derivatives = {**ACTIVATIONS, **KINKED}[self.network.activation]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 
 from landsweep.cluster.data_settings import KNOWN
@@ -11,13 +14,13 @@ from landsweep.workers.samples import Samples
 
 def digits() -> Samples:
     """1,797 handwritten digits of 8×8 pixels in [0, 1] (Alpaydin & Kaynak 1998)."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as exc:
-        raise DependencyError("data 'digits' needs scikit-learn: pip install 'landsweep[run]'") from exc
-    bunch = load_digits()
-    size = KNOWN["digits"].train_size
-    return Samples("digits", bunch.images / 16.0, bunch.target.astype(np.int64), 10, default_train_size=size)
+    package = importlib.util.find_spec("sklearn")  # whose import takes a second, its file none
+    if package is None or not package.submodule_search_locations:
+        raise DependencyError("data 'digits' needs scikit-learn: pip install 'landsweep[run]'")
+    file = Path(package.submodule_search_locations[0]) / "datasets/data/digits.csv.gz"
+    rows = np.loadtxt(file, delimiter=",")
+    images, labels = rows[:, :-1].reshape(-1, 8, 8) / 16.0, rows[:, -1].astype(np.int64)
+    return Samples("digits", images, labels, 10, default_train_size=KNOWN["digits"].train_size)
 
 
 def mnist5k() -> Samples:
