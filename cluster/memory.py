@@ -187,6 +187,16 @@ def allotted(
     return Allotment(size, peak, () if peak <= limit else (_too_large(largest, peak, limit),))
 
 
+def fewest_batches(requested: Literal["auto"] | int, seeds: int, configurations: int) -> int:
+    """How many batches a sweep has at least, whatever memory they are predicted to take.
+
+    >>> fewest_batches("auto", 200, 1), fewest_batches(10, 200, 2)
+    (4, 40)
+    """
+    count = configurations * -(-seeds // (MAX_BATCH if requested == "auto" else requested))
+    return min(count, BATCHES) if requested == "auto" else count
+
+
 def _fits(predicted: Callable[[int], int], size: int, limit: float, total: int) -> bool:
     if size <= MAX_BATCH:
         return predicted(size) <= limit

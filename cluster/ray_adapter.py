@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -58,9 +59,23 @@ class Node:
     leaving: bool = False  # it was told to drain: a preemption notice, or an idle node that goes
 
 
+#: Where Ray comes up and ends beside other work. It lives as long as this process: the kernel ends what Ray starts with
+#: the thread that started it.
+beside = ThreadPoolExecutor(1, "ray")
+_left: list[Future[None]] = []
+
+
+def leave() -> None:
+    """Leave the cluster, beside what follows: an embedded one takes a second to end. Whoever connects again waits for
+    it, as this process's end does."""
+    _left.append(beside.submit(load().shutdown))
+
+
 def connect(address: str | None, data_bytes: int) -> None:
     """Join the cluster at ``address``, or start an embedded one with room for ``data_bytes`` of data sets."""
     ray = load()
+    while _left:
+        _left.pop().result()
     if ray.is_initialized():
         return
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}

@@ -99,6 +99,11 @@ class RayExecutor:
         """How many wait for work."""
         return len(self._idle)
 
+    def serve(self, most: int) -> None:
+        """From now on there are so many workers worth having."""
+        self._most = most
+        self._look(time.monotonic())
+
     def submit(self, job: Job) -> None:
         self._waiting.append(job)
         self._assign()
@@ -133,7 +138,9 @@ class RayExecutor:
             self._probe.unlink(missing_ok=True)
         if self._requested and self._ray.is_initialized():
             ray_adapter.request_room([])
-        self._ray.shutdown()
+        for member in self._members():
+            self._ray.kill(member.actor)
+        ray_adapter.leave()
 
     # the pool ---------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ import typer
 from landsweep.workers.errors import LandsweepError, QueryError, RequestError, SweepFileError
 
 if TYPE_CHECKING:
+    from landsweep.cluster.early import Early
     from landsweep.cluster.observe import Show
     from landsweep.cluster.prepare import Plan
     from landsweep.cluster.ray_adapter import JobClient
@@ -137,7 +138,7 @@ def run(
     ] = LogFormat.text,
 ) -> None:
     """Run a sweep to completion, then its verdict, report and tracking. Running it again does only what is new."""
-    from landsweep.cluster import prepare, spec
+    from landsweep.cluster import early, prepare, spec
     from landsweep.cluster.control import check_submitter
 
     if address and address.startswith(("http://", "https://")):
@@ -149,13 +150,14 @@ def run(
     sweep = _load(file, store, tracking_uri, set_)
     for warning in spec.warnings(sweep):
         _complain(f"warning: {warning}")
-    planned = prepare.prepare(sweep, retry_failed)
-    for note in planned.notes:
-        _complain(f"note: {note}")
-    if not planned.batches:
-        _say(f"{sweep.name}: all {planned.total} trials are done; no batch to run")
-    with _tracked(planned) as tracker:
-        _run(planned, address, tracker, log_format)
+    with early.workers(sweep, address) as ready:
+        planned = prepare.prepare(sweep, retry_failed)
+        for note in planned.notes:
+            _complain(f"note: {note}")
+        if not planned.batches:
+            _say(f"{sweep.name}: all {planned.total} trials are done; no batch to run")
+        with _tracked(planned) as tracker:
+            _run(planned, address, tracker, log_format, ready)
 
 
 @contextmanager
@@ -173,11 +175,13 @@ def _tracked(planned: Plan) -> Iterator[Tracker | None]:
             tracker.close()
 
 
-def _run(planned: Plan, address: str | None, tracker: Tracker | None, log_format: LogFormat) -> None:
+def _run(
+    planned: Plan, address: str | None, tracker: Tracker | None, log_format: LogFormat, ready: Early | None
+) -> None:
     """Run what is left, then conclude."""
     from landsweep.cluster import run as runs
 
-    sweep, progress = planned.sweep, _execute(planned, address, log_format)
+    sweep, progress = planned.sweep, _execute(planned, address, log_format, ready)
     if progress.stopped:
         left = planned.total - progress.done
         _say(f"{sweep.name}: stopped as asked; {progress.done} trials are committed, {left} left: run it again")
@@ -204,7 +208,7 @@ def _load(file: str, store: str | None, tracking_uri: str | None, set_: list[str
     return spec.load(file, overrides)
 
 
-def _execute(planned: Plan, address: str | None, log_format: LogFormat) -> Progress:
+def _execute(planned: Plan, address: str | None, log_format: LogFormat, ready: Early | None) -> Progress:
     from landsweep.cluster import logs, ray_adapter
     from landsweep.cluster import run as runs
     from landsweep.cluster.observe import Observer
@@ -212,6 +216,8 @@ def _execute(planned: Plan, address: str | None, log_format: LogFormat) -> Progr
     def executor() -> Any:
         from landsweep.cluster.ray_executor import RayExecutor
 
+        if ready is not None and (waiting := ready.take(planned)):
+            return waiting
         resources = planned.sweep.resources
         shape, most = (resources.num_cpus, resources.num_gpus), len(planned.batches)
         made = RayExecutor(*shape, address, planned.store.uri, planned.data.nbytes, most)

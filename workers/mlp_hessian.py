@@ -68,8 +68,8 @@ class MlpHessian:
 
     @property
     def temporaries(self) -> int:
-        """Bytes of one Hessian at its peak: its blocks, and what is kept of each sample and pair of units, or two copies
-        of the whole when blocks are joined."""
+        """Bytes of one Hessian at its peak: its blocks, and what is kept of each sample and pair of units, or two
+        copies of the whole when blocks are joined."""
         widths, square = self.network.widths[1:], self.network.dim**2
         units = max(width * (width + 2 * widths[-1]) for width in widths)
         return 8 * (square + max(len(self.inputs) * units, 2 * square))
