@@ -3,6 +3,7 @@ does not grow with them."""
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import signal
 import tempfile
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from landsweep.workers import imports
 from landsweep.workers.errors import ExecutionError
 
 if TYPE_CHECKING:
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     import pandas as pd
+
+
+#: What answering imports, one thing when it is needed: seconds in all.
+NEEDED = (
+    "landsweep.analysis.report", "landsweep.analysis.sweep", "matplotlib.backends.backend_agg", "matplotlib.figure",
+    "scipy.stats", "statsmodels.stats.multitest", "statsmodels.stats.proportion",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,42 +37,75 @@ class Answer:
     report: bytes  # HTML
 
 
+class Concluder:
+    """The process that answers: it comes up once it is started, or asked, and ends with the block."""
+
+    def __init__(self) -> None:
+        self._process: Any = None
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Concluder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._process.kill()
+            self._process.join()
+
+    def start(self) -> None:
+        """Let it come up beside other work. Of the main thread, as signals are."""
+        context = multiprocessing.get_context("spawn")  # nothing of the driver's is shared, Ray least of all
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process inherits that: Ctrl-C is for the driver
+        try:
+            self._process.start()
+        finally:
+            signal.signal(signal.SIGINT, interrupt)
+            theirs.close()
+
+    def ask(self, uri: str, options: Mapping[str, Any], figures: Path | None) -> Answer:
+        """The answer of the sweep at ``uri``, once; ``figures``: where to write a folder of files a configuration.
+
+        Raises what reading and writing raise, and ExecutionError where the process ends without an answer.
+        """
+        if self._connection is None:
+            self.start()
+        assert self._connection is not None
+        try:
+            self._connection.send((uri, dict(options), figures))
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            raise ExecutionError(
+                f"{uri}: the process that makes verdict and report ended with exit code {self._process.exitcode} (-9: "
+                "killed, as where memory runs out); every trial is committed, and the same command makes them"
+            ) from None
+        if isinstance(answer, Answer):
+            return answer
+        raise answer
+
+
 def conclude(uri: str, options: Mapping[str, Any], figures: Path | None) -> Answer:
-    """The answer of the sweep at ``uri``; ``figures``: where to write a folder of files for each configuration.
+    """:meth:`Concluder.ask` of a process that is started for it."""
+    with Concluder() as concluder:
+        return concluder.ask(uri, options, figures)
 
-    Raises what reading and writing raise, and ExecutionError where the process ends without an answer.
-    """
-    context = multiprocessing.get_context("spawn")  # nothing of the driver's is shared, Ray least of all
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, uri, dict(options), figures), daemon=True)
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process inherits that: Ctrl-C is for the driver
+
+def _serve(connection: Connection) -> None:
+    """Answer the one request that comes, if it comes."""
+    with imports.uncollected():
+        for name in NEEDED:
+            importlib.import_module(name)
     try:
-        process.start()
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
-        sender.close()
-    try:
-        answer = receiver.recv()
+        asked = connection.recv()
     except EOFError:
-        process.join()
-        raise ExecutionError(
-            f"{uri}: the process that makes verdict and report ended with exit code {process.exitcode} (-9: killed, as "
-            "where memory runs out); every trial is committed, and the same command makes them"
-        ) from None
-    finally:
-        receiver.close()
-        process.kill()
-        process.join()
-    if isinstance(answer, Answer):
-        return answer
-    raise answer
-
-
-def _answer(sender: Connection, uri: str, options: dict[str, Any], figures: Path | None) -> None:
+        return
     try:
-        sender.send(_made(uri, options, figures))
+        connection.send(_made(*asked))
     except Exception as error:
-        sender.send(error)
+        connection.send(error)
 
 
 def _made(uri: str, options: dict[str, Any], figures: Path | None) -> Answer:

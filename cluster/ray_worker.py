@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from landsweep.cluster.execute import Job, Summary, execute
-from landsweep.workers import record
+from landsweep.workers import imports, record
 from landsweep.workers.samples import Samples
 
 
@@ -23,7 +23,8 @@ class Worker:
 
     def hello(self, probe: str | None) -> Hello:
         """``probe``: a file in the store, where that is a folder. Who answers has all it takes to train in memory."""
-        from landsweep.workers import batch  # noqa: F401  (torch takes seconds)
+        with imports.uncollected():
+            from landsweep.workers import batch  # noqa: F401  (torch takes seconds)
 
         return Hello(record.VERSION, probe is None or Path(probe).exists())
 
