@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import os
 import signal
 import tempfile
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NICENESS = 10
 #: What answering imports, one thing when it is needed: seconds in all.
 NEEDED = (
     "landsweep.analysis.report", "landsweep.analysis.sweep", "matplotlib.backends.backend_agg", "matplotlib.figure",
@@ -94,7 +96,8 @@ def conclude(uri: str, options: Mapping[str, Any], figures: Path | None) -> Answ
 
 
 def _serve(connection: Connection) -> None:
-    """Answer the one request that comes, if it comes."""
+    """Answer the one request that comes, if it comes. What comes up meanwhile goes first."""
+    os.nice(NICENESS)
     with imports.uncollected():
         for name in NEEDED:
             importlib.import_module(name)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from gc import set_threshold
+from gc import freeze, set_threshold
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
@@ -67,7 +67,10 @@ Output = Annotated[Path | None, typer.Option("-o", "--output", help="write to th
 def main() -> None:
     """Run the command line; one message and an exit code for everything that goes wrong on purpose."""
     set_threshold(*COLLECTED)
-    app()
+    try:
+        app()
+    finally:
+        freeze()  # Python's end would look through all of it several times
 
 
 def command(name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:

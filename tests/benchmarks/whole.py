@@ -35,7 +35,7 @@ SHORT_SEEDS, SHORT_STEPS, TUNED = 4096, 100, 100
 def sweep(folder: Path, seeds: int, steps: int) -> dict[str, Any]:
     """The sweep file: training alone, nothing searched, measured or tracked."""
     landscape = {"name": "mlp", "data": "digits", "train_size": 1200, "hidden": [25], "weight_decay": 1e-3}
-    descent = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "batch_size": 128, "steps": steps}
+    descent = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "batch_size": 128, "steps": steps, "snapshots": 2}
     return {
         "name": "whole",
         "seeds": seeds,
