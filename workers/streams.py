@@ -37,9 +37,11 @@ def _shift_right(bits: Tensor, by: int) -> Tensor:
 def bits(stream_keys: Tensor, counter: Tensor) -> Tensor:
     """splitmix64 of key + counter·φ (Steele, Lea & Flood 2014). Keys (B,), ``counter`` (m,) → int64 (B, m)."""
     z = stream_keys[:, None] + (counter[None, :] + 1) * _GOLDEN
-    z = (z ^ _shift_right(z, 30)) * _MIX_1
-    z = (z ^ _shift_right(z, 27)) * _MIX_2
-    return z ^ _shift_right(z, 31)
+    shifted = torch.empty_like(z)
+    for by, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
+        torch.bitwise_right_shift(z, by, out=shifted)  # arithmetic: the mask makes it logical
+        z.bitwise_xor_(shifted.bitwise_and_((1 << (64 - by)) - 1)).mul_(factor)
+    return z
 
 
 def uniform(stream_keys: Tensor, start: int, count: int) -> Tensor:
