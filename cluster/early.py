@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from landsweep.cluster import grid, memory, ray_adapter
+from landsweep.cluster import grid, memory
 from landsweep.cluster.files import is_remote
 from landsweep.cluster.prepare import Plan, location
 from landsweep.cluster.spec import Sweep
@@ -58,7 +58,9 @@ def workers(sweep: Sweep, address: str | None) -> Iterator[Early | None]:
 
         return ray_executor.RayExecutor(resources.num_cpus, resources.num_gpus, None, None, DATA_BYTES, most)
 
-    early = Early(ray_adapter.beside.submit(make))
+    pool = ThreadPoolExecutor(1)
+    early = Early(pool.submit(make))
+    pool.shutdown(wait=False)
     try:
         yield early
     finally:

@@ -47,6 +47,10 @@ class Executor(Protocol):
         """How many there are now; nodes come and go."""
         ...
 
+    def serve(self, most: int) -> None:
+        """From now on there are at most so many workers worth having."""
+        ...
+
     def submit(self, job: Job) -> None: ...
 
     def withdraw(self) -> int:
@@ -67,6 +71,9 @@ class InlineExecutor:
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
+
+    def serve(self, most: int) -> None:
+        pass
 
     def submit(self, job: Job) -> None:
         self._jobs.append(job)

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,23 +59,24 @@ class Node:
     leaving: bool = False  # it was told to drain: a preemption notice, or an idle node that goes
 
 
-#: Where Ray comes up and ends beside other work. It lives as long as this process: the kernel ends what Ray starts with
+#: Where Ray comes up and ends, beside other work: it wants both of one thread, and the kernel ends what Ray starts with
 #: the thread that started it.
-beside = ThreadPoolExecutor(1, "ray")
-_left: list[Future[None]] = []
+_beside = ThreadPoolExecutor(1, "ray")
 
 
 def leave() -> None:
     """Leave the cluster, beside what follows: an embedded one takes a second to end. Whoever connects again waits for
     it, as this process's end does."""
-    _left.append(beside.submit(load().shutdown))
+    _beside.submit(load().shutdown)
 
 
 def connect(address: str | None, data_bytes: int) -> None:
     """Join the cluster at ``address``, or start an embedded one with room for ``data_bytes`` of data sets."""
+    _beside.submit(_connect, address, data_bytes).result()
+
+
+def _connect(address: str | None, data_bytes: int) -> None:
     ray = load()
-    while _left:
-        _left.pop().result()
     if ray.is_initialized():
         return
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}

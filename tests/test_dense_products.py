@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
-from landsweep.workers import dense_native
+from landsweep.workers import compiled, dense_native
 from landsweep.workers.activations import ACTIVATIONS, KINKED, LINEAR
 from landsweep.workers.architecture import Architecture
 from landsweep.workers.dense_products import dense_products
@@ -92,3 +92,29 @@ def test_those_of_a_landscape_hold_its_weight_decay(net: dict[str, object], monk
     assert landscape.chunk_samples < landscape.samples
     torch.testing.assert_close(landscape.hvp(thetas, vectors), wanted, rtol=1e-11, atol=1e-12)
     assert torch.equal(landscape.products(thetas)(vectors), landscape.hvp(thetas, vectors))
+
+
+@pytest.mark.usefixtures("program")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", ["tanh", LINEAR])
+@pytest.mark.parametrize(("widths", "bias"), WIDTHS)
+def test_what_is_kept_changes_no_bit(widths: tuple[int, ...], bias: bool, activation: str, dtype: torch.dtype) -> None:
+    """One set of vectors after another, fewer and more of them than before, on samples that fill no chunk."""
+    network = Architecture(widths, activation, bias)
+    for loss in LOSSES:
+        thetas, vectors, inputs, targets = case(network, loss, dtype)
+        many = inputs.repeat(13, 1), targets.repeat(13, *[1] * (targets.dim() - 1))
+        kept = dense_products(network, thetas, *many, loss)
+        for some in (vectors, vectors[:, :, :1], -vectors, vectors.repeat(1, 1, 2)):
+            assert torch.equal(kept(some), dense_products(network, thetas, *many, loss)(some))
+
+
+@pytest.mark.skipif(compiled.found_compiler() is None, reason="no C++ compiler")
+def test_vectors_of_another_shape_are_refused_of_what_is_kept() -> None:
+    network = Architecture((7, 5, 3), "tanh")
+    thetas, vectors, *data = case(network, "mse", torch.float64)
+    kept = dense_products(network, thetas, *data, "mse")
+    kept(vectors)
+    for wrong in (vectors[:2], vectors[:, :-1], vectors.float()):
+        with pytest.raises(ValueError, match="vectors of shape"):
+            kept(wrong)

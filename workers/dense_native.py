@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -127,6 +128,44 @@ def products(
     return found.mT
 
 
+class Products:
+    """:func:`products` of the same nets with one set of vectors after another, to the bit: from the second call on what
+    a pass over the samples leaves is kept, 8 to 10 numbers a unit and sample."""
+
+    def __init__(
+        self, network: Architecture, thetas: Tensor, inputs: Tensor, targets: Tensor, loss: str
+    ) -> None:  # fmt: skip
+        self._given = network, thetas, inputs, targets, loss
+        self._nets: _Nets | None = None
+        self._held: int | None = None  # the address of what is kept
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """(B, n, k) → (B, n, k), each product contiguous. Raises MemoryError."""
+        if self._nets is None:
+            self._nets = _Nets(*self._given)
+            return products(*self._given, vectors)
+        dtype, along = self._nets.thetas.dtype, vectors.mT.contiguous()
+        if (
+            along.shape != (len(self._nets.thetas), vectors.shape[2], self._nets.thetas.shape[1])
+            or along.dtype != dtype
+        ):
+            raise ValueError(f"vectors of shape {tuple(vectors.shape)} and {vectors.dtype} for {len(along)} nets")
+        if self._held is None:
+            self._held = _function("hold", dtype)(*self._nets.of(slice(None)))
+            if self._held is None:
+                raise MemoryError("no memory for what a pass over the samples leaves")
+            weakref.finalize(self, _function("release", dtype), self._held)
+        found, function = torch.empty_like(along), _function("multiply_held", dtype)
+        many, dim = along.shape[1:]
+
+        def part(rows: slice) -> int:
+            some = along[rows]
+            return int(function(self._held, rows.start, len(some), some.data_ptr(), dim, many, found[rows].data_ptr()))
+
+        _each(part, len(along))
+        return found.mT
+
+
 class _Nets:
     """Nets and samples as the program takes them; keeps what it points to."""
 
@@ -204,6 +243,13 @@ def _function(name: str, dtype: torch.dtype) -> Any:
     number, whole, place = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
     nets = [whole, place, whole, whole, place, number, number, number, place, place, place, whole]
     own = {"evaluate": [place, whole, place, place, place], "multiply": [place, whole, place]}
+    if name == "release":
+        function.argtypes, function.restype = [place], None
+        return function
+    if name == "multiply_held":
+        function.argtypes, function.restype = [place, whole, whole, place, whole, whole, place], number
+        return function
+    own["hold"] = []
     own["descend"] = [place, whole, place, place, whole, place, place, number, whole, whole]
-    function.argtypes, function.restype = [*nets, *own[name]], number
+    function.argtypes, function.restype = [*nets, *own[name]], place if name == "hold" else number
     return function

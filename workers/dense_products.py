@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,7 +61,7 @@ def dense_products(
     tensor operations.
     """
     if dense_native.serves(network, thetas):
-        return functools.partial(dense_native.products, network, thetas, inputs, targets, loss)
+        return dense_native.Products(network, thetas, inputs, targets, loss)
     done = _pass(network, pad_rows(thetas), inputs, targets, loss)
 
     def products(vectors: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ constexpr int64_t BYTES = 64;
 constexpr int64_t BYTES = 32;
 #endif
 constexpr int64_t CHUNK_BYTES = 128 << 10;  // of a chunk's rows
-constexpr int64_t LEAST_SAMPLES = 32, MOST_SAMPLES = 256, LEAST_OF_PRODUCTS = 128;  // whose sums are many
+constexpr int64_t LEAST_SAMPLES = 32, MOST_SAMPLES = 256, LEAST_OF_PRODUCTS = 48;  // whose sums are many
 constexpr int64_t VECTORS_BYTES = 64 << 20;  // of the sums of vectors that share a pass over the samples
 constexpr int64_t DEPTH_BYTES = 32 << 10;  // of a panel that a product passes over: the nearest cache holds most of it
 constexpr int MOST_ROWS = 6;  // of a tile: with two vectors a row, its accumulators fill twelve registers
@@ -347,7 +347,10 @@ enum Work { LOSSES, GRADIENTS, PRODUCTS };
 // What a net is evaluated with; memory is taken once for all nets of a call.
 template <class T> class Net {
   public:
-    Net(const Shape& shape, Work work, int64_t vectors) : shape_(shape), work_(work), layers_(shape.depth + 1) {
+    // What a pass leaves of each of ``held`` samples is kept, where there are any, for products with one vector after
+    // another.
+    Net(const Shape& shape, Work work, int64_t vectors, int64_t held = 0)
+        : shape_(shape), work_(work), held_(held > 0), layers_(shape.depth + 1) {
         const int64_t depth = shape.depth, arrays = work == LOSSES ? 2 : work == GRADIENTS ? 3 : 7;
         int64_t row = copied() ? padded<T>(shape.widths[0]) : 0, widest = padded<T>(shape.widths[0]);
         for (int64_t m = 1; m <= depth; ++m) {
@@ -356,26 +359,25 @@ template <class T> class Net {
         }
         const int64_t least = work == PRODUCTS ? LEAST_OF_PRODUCTS : LEAST_SAMPLES;
         samples_ = std::min(MOST_SAMPLES, std::max(least, CHUNK_BYTES / int64_t(row * sizeof(T))));
-        if (copied()) layers_[0].values = taken(samples_ * padded<T>(shape.widths[0]));
+        const int64_t left = held_ ? (held + samples_ - 1) / samples_ * samples_ : samples_;
+        if (copied()) layers_[0].values = taken(left * padded<T>(shape.widths[0]));
         for (int64_t m = 1; m <= depth; ++m) {
             const int64_t in = shape.widths[m - 1], out = shape.widths[m], units = padded<T>(out);
             Layer& layer = layers_[m];
             layer.net.take(*this, in, out, m > 1 && work != LOSSES);
-            layer.values = taken(samples_ * units);
-            layer.slopes = taken(samples_ * units);
+            layer.values = taken(left * units);
+            layer.slopes = taken(left * units);
             if (work == LOSSES) continue;
-            layer.delta = taken(samples_ * units);
-            for (int64_t v = 0; v < vectors; ++v) {
-                layer.sums.push_back(taken(out * padded<T>(in)));
-                layer.bias_sums.push_back(taken(units));
-            }
+            layer.delta = taken(left * units);
             if (work == GRADIENTS) continue;
             layer.along.take(*this, in, out, m > 1);
-            for (T** place : {&layer.bends, &layer.before, &layer.moved, &layer.moved_delta}) *place = taken(samples_ * units);
+            layer.bends = taken(left * units);
+            for (T** place : {&layer.before, &layer.moved, &layer.moved_delta}) *place = taken(samples_ * units);
         }
+        if (work != LOSSES) make_room(vectors);
         zeros_ = taken(widest);
         columns_ = taken(Real<T>::width * padded<T>(shape.widths[depth]));
-        if (work == PRODUCTS) shares_ = taken(samples_ * padded<T>(shape.widths[depth]));
+        if (work == PRODUCTS) shares_ = taken(left * padded<T>(shape.widths[depth]));
         rows_.resize(samples_);
         places_.resize(samples_);
     }
@@ -415,15 +417,23 @@ template <class T> class Net {
     void products(const T* theta, const Data<T>& data, const T* vectors, int64_t count, int64_t dim, T* found) {
         begin(theta, count);
         in_chunks(data, [&](int64_t samples) {
-            forward(data, samples);
-            judge(data, samples, nullptr, nullptr);
-            pull_back(data, samples);
-            for (int64_t v = 0; v < count; ++v) {
-                place(vectors + v * dim, &Layer::along);
-                move(data, samples);
-                pull_back_moved(data, samples, v);
-            }
+            pass(data, samples);
+            along(data, samples, vectors, count, dim);
         });
+        for (int64_t v = 0; v < count; ++v) give(v, found + v * dim);
+    }
+
+    // Keep what a pass leaves.
+    void hold(const T* theta, const Data<T>& data) {
+        begin(theta, 0);
+        in_chunks(data, [&](int64_t samples) { pass(data, samples); });
+    }
+
+    // As above, to the bit, of the net that is held.
+    void products(const Data<T>& data, const T* vectors, int64_t count, int64_t dim, T* found) {
+        make_room(count);
+        clear(count);
+        in_chunks(data, [&](int64_t samples) { along(data, samples, vectors, count, dim); });
         for (int64_t v = 0; v < count; ++v) give(v, found + v * dim);
     }
 
@@ -459,18 +469,53 @@ template <class T> class Net {
             const int64_t samples = std::min(samples_, data.count - first);
             for (int64_t s = 0; s < samples; ++s) places_[s] = data.index ? data.index[first + s] : first + s;
             chunk(samples);
+            if (held_) shift(samples_);
         }
+        if (held_) shift(-(data.count + samples_ - 1) / samples_ * samples_);
     }
 
-    void begin(const T* theta, int64_t vectors) {
-        place(theta, &Layer::net);
-        if (work_ == LOSSES) return;
+    // To what a pass left of other samples.
+    void shift(int64_t samples) {
+        for (int64_t m = 0; m <= shape_.depth; ++m)
+            for (T** place : {&layers_[m].values, &layers_[m].slopes, &layers_[m].delta, &layers_[m].bends})
+                if (*place) *place += samples * padded<T>(shape_.widths[m]);
+        shares_ += samples * padded<T>(shape_.widths[shape_.depth]);
+    }
+
+    void make_room(int64_t vectors) {
+        for (int64_t m = 1; m <= shape_.depth; ++m)
+            while (int64_t(layers_[m].sums.size()) < vectors) {
+                layers_[m].sums.push_back(taken(shape_.widths[m] * padded<T>(shape_.widths[m - 1])));
+                layers_[m].bias_sums.push_back(taken(padded<T>(shape_.widths[m])));
+            }
+    }
+
+    void clear(int64_t vectors) {
         for (int64_t m = 1; m <= shape_.depth; ++m)
             for (int64_t v = 0; v < vectors; ++v) {
                 const int64_t out = shape_.widths[m];
                 std::memset(layers_[m].sums[v], 0, out * padded<T>(shape_.widths[m - 1]) * sizeof(T));
                 std::memset(layers_[m].bias_sums[v], 0, padded<T>(out) * sizeof(T));
             }
+    }
+
+    void pass(const Data<T>& data, int64_t samples) {
+        forward(data, samples);
+        judge(data, samples, nullptr, nullptr);
+        pull_back(data, samples);
+    }
+
+    void along(const Data<T>& data, int64_t samples, const T* vectors, int64_t count, int64_t dim) {
+        for (int64_t v = 0; v < count; ++v) {
+            place(vectors + v * dim, &Layer::along);
+            move(data, samples);
+            pull_back_moved(data, samples, v);
+        }
+    }
+
+    void begin(const T* theta, int64_t vectors) {
+        place(theta, &Layer::net);
+        if (work_ != LOSSES) clear(vectors);
     }
 
     void place(const T* theta, Weights Layer::*which) {
@@ -697,6 +742,7 @@ template <class T> class Net {
 
     const Shape shape_;
     const Work work_;
+    const bool held_;
     int64_t samples_;  // of a chunk
     std::vector<Layer> layers_;
     std::vector<Buffer<T>> memory_;
@@ -738,6 +784,22 @@ void descended(int64_t nets, T* thetas, int64_t dim, const Shape& shape, Data<T>
     }
 }
 
+// Nets with their samples, held for products with one vector after another.
+template <class T> struct Held {
+    std::vector<int64_t> widths;
+    Data<T> data;
+    std::vector<std::unique_ptr<Net<T>>> nets;
+
+    Held(int64_t count, const T* thetas, int64_t dim, const Shape& shape, const Data<T>& samples)
+        : widths(shape.widths, shape.widths + shape.depth + 1), data(samples) {
+        const Shape own{shape.depth, widths.data(), shape.bias, shape.activation, shape.loss};
+        for (int64_t i = 0; i < count; ++i) {
+            nets.push_back(std::make_unique<Net<T>>(own, PRODUCTS, 1, data.count));
+            nets.back()->hold(thetas + i * dim, data);
+        }
+    }
+};
+
 template <class T>
 void multiplied(int64_t nets, const T* thetas, int64_t dim, const Shape& shape, const Data<T>& data, const T* vectors,
                 int64_t count, T* products) {
@@ -752,7 +814,7 @@ void multiplied(int64_t nets, const T* thetas, int64_t dim, const Shape& shape, 
 
 }  // namespace
 
-// All return 0, or 1 where memory ran out. Rates are those of the first step's nets, of the second's, … Null: ``index`` for the first ``count`` samples, ``gradients``, ``losses`` and
+// All return 0, or 1 where memory ran out; hold_… null there, else what release_… takes back. Rates are those of the first step's nets, of the second's, … Null: ``index`` for the first ``count`` samples, ``gradients``, ``losses`` and
 // ``wrong`` where they are not wanted, ``labels`` or ``targets``, whichever is not asked for.
 #define LANDSWEEP_DENSE(SUFFIX, T)                                                                                     \
     extern "C" int evaluate_##SUFFIX(int64_t nets, const T* thetas, int64_t dim, int64_t depth, const int64_t* widths,  \
@@ -773,6 +835,25 @@ void multiplied(int64_t nets, const T* thetas, int64_t dim, const Shape& shape, 
             descended<T>(nets, thetas, dim, {depth, widths, bias, activation, loss},                                   \
                          {inputs, labels, targets, index, 0}, index_stride, velocities, momenta, decays,               \
                          {0, 0, nesterov != 0, rates, rate_stride, size, indices}, steps);                             \
+        });                                                                                                            \
+    }                                                                                                                  \
+    extern "C" void* hold_##SUFFIX(int64_t nets, const T* thetas, int64_t dim, int64_t depth, const int64_t* widths,    \
+                                   int bias, int activation, int loss, const T* inputs, const int64_t* labels,         \
+                                   const T* targets, int64_t count) {                                                  \
+        void* held = nullptr;                                                                                          \
+        guarded([&] {                                                                                                  \
+            held = new Held<T>(nets, thetas, dim, {depth, widths, bias, activation, loss},                             \
+                               {inputs, labels, targets, nullptr, count});                                             \
+        });                                                                                                            \
+        return held;                                                                                                   \
+    }                                                                                                                  \
+    extern "C" void release_##SUFFIX(void* held) { delete static_cast<Held<T>*>(held); }                               \
+    extern "C" int multiply_held_##SUFFIX(void* held, int64_t first, int64_t nets, const T* vectors, int64_t dim,       \
+                                          int64_t many, T* products) {                                                 \
+        return guarded([&] {                                                                                           \
+            Held<T>& all = *static_cast<Held<T>*>(held);                                                               \
+            for (int64_t i = 0; i < nets; ++i)                                                                         \
+                all.nets[first + i]->products(all.data, vectors + i * many * dim, many, dim, products + i * many * dim); \
         });                                                                                                            \
     }                                                                                                                  \
     extern "C" int multiply_##SUFFIX(int64_t nets, const T* thetas, int64_t dim, int64_t depth, const int64_t* widths,  \
