@@ -64,10 +64,12 @@ class Node:
 _beside = ThreadPoolExecutor(1, "ray")
 
 
-def leave() -> None:
-    """Leave the cluster, beside what follows: an embedded one takes a second to end. Whoever connects again waits for
-    it, as this process's end does."""
-    _beside.submit(load().shutdown)
+def leave(wait: bool) -> None:
+    """Leave the cluster; without ``wait`` beside what follows: an embedded one takes a second to end. Whoever connects
+    again waits for it, as this process's end does."""
+    left = _beside.submit(load().shutdown)
+    if wait:
+        left.result()
 
 
 def connect(address: str | None, data_bytes: int) -> None:

@@ -140,7 +140,7 @@ class RayExecutor:
             ray_adapter.request_room([])
         for member in self._members():
             self._ray.kill(member.actor)
-        ray_adapter.leave()
+        ray_adapter.leave(wait=self._scales)
 
     # the pool ---------------------------------------------------------------------------------------------------------
 
