@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,9 +39,32 @@ class Early:
         return made
 
     def give_up(self) -> None:
-        """Close the executor, once it is made, unless it is taken. Waits for nothing."""
-        if self._made is not None:
-            self._made.add_done_callback(lambda made: None if made.exception() else made.result().close())
+        """Close the executor, once it is made, unless it is taken. Waits for nothing: :func:`settle` does."""
+        if self._made is None:
+            return
+        closed = threading.Event()
+        _ending.append(closed)
+
+        def close(made: Future[RayExecutor]) -> None:
+            try:
+                if made.exception() is None:
+                    made.result().close()
+            finally:
+                closed.set()
+
+        self._made.add_done_callback(close)
+
+
+_ending: list[threading.Event] = []
+
+
+def settle() -> None:
+    """Wait for what was given up to be closed, whatever is pressed meanwhile: with this process Ray would end under it,
+    which then waits for a minute. Of the main thread."""
+    if _ending:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while _ending:
+        _ending.pop().wait()
 
 
 @contextmanager
@@ -58,10 +83,11 @@ def workers(sweep: Sweep, address: str | None) -> Iterator[Early | None]:
 
         return ray_executor.RayExecutor(resources.num_cpus, resources.num_gpus, None, None, DATA_BYTES, most)
 
-    pool = ThreadPoolExecutor(1)
-    early = Early(pool.submit(make))
-    pool.shutdown(wait=False)
+    pool, early = ThreadPoolExecutor(1), None
     try:
+        early = Early(pool.submit(make))
+        pool.shutdown(wait=False)
         yield early
     finally:
-        early.give_up()
+        if early is not None:
+            early.give_up()

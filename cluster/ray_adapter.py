@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -60,8 +61,8 @@ class Node:
 
 
 #: Where Ray comes up and ends, beside other work: it wants both of one thread, and the kernel ends what Ray starts with
-#: the thread that started it.
-_beside = ThreadPoolExecutor(1, "ray")
+#: the thread that started it. Ctrl-C is for this process: what the thread starts would die of it, and be waited for.
+_beside = ThreadPoolExecutor(1, "ray", lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}))
 
 
 def leave(wait: bool) -> None:

@@ -138,9 +138,16 @@ class RayExecutor:
             self._probe.unlink(missing_ok=True)
         if self._requested and self._ray.is_initialized():
             ray_adapter.request_room([])
+        busy = bool(self._running or self._starting)
+        self._end_workers()
+        ray_adapter.leave(wait=busy or self._scales)
+
+    def _end_workers(self) -> None:
+        """Kill them and forget what refers to Ray's objects: that may not go while another thread leaves Ray."""
         for member in self._members():
             self._ray.kill(member.actor)
-        ray_adapter.leave(wait=self._scales)
+        for kept in (self._idle, self._data, self._running, self._starting):
+            kept.clear()
 
     # the pool ---------------------------------------------------------------------------------------------------------
 

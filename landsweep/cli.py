@@ -70,6 +70,8 @@ def main() -> None:
     try:
         app()
     finally:
+        if early := sys.modules.get("landsweep.cluster.early"):
+            early.settle()
         freeze()  # Python's end would look through all of it several times
 
 

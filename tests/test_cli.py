@@ -353,6 +353,20 @@ def test_a_refused_request_in_a_process(tmp_path: Path) -> None:
     assert names(tmp_path) == ["sweep.yaml"]
 
 
+@pytest.mark.parametrize("seconds", [1.0, 2.5])
+def test_a_run_is_interrupted_while_it_plans_and_ray_comes_up(seconds: float, tmp_path: Path) -> None:
+    path = written(small_sweep(tmp_path), tmp_path)
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    options: dict[str, Any] = {"start_new_session": True, "preexec_fn": heed, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command("run", path), text=True, cwd=tmp_path, **options)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors == "landsweep: interrupted; what is committed is kept, and the same command goes on from there\n"
+
+
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     path = written(small_sweep(tmp_path, grid={}, seeds=6, resources={"batch": 1}), tmp_path)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -6,8 +6,8 @@ DataLoader) or tune (Ray Tune, one trial a seed). ``rate`` is SEEDS over the sec
 Ray's start and compilation with it. Where that would take too long, a peer trains TRIALS seeds only, and its seconds a
 seed are multiplied out, the rest counted once.
 
-What landsweep does beside the training is in its seconds: losses and gradients on the full data at start and end of each
-trial, what each end is, committed tables, a verdict and a report.
+What landsweep does beside the training is in its seconds: losses and gradients on the full data at start and end of
+each trial, what each end is, committed tables, a verdict and a report.
 """
 
 from __future__ import annotations
