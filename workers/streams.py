@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+CACHED_BYTES = 2**19  # of the orders that are drawn at once on a CPU
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
@@ -63,6 +64,16 @@ def permutation(stream_keys: Tensor, epoch: int, size: int) -> Tensor:
     Numbers are sorted whose low bits hold their places: no two are equal, and sorting alone takes half the time of
     sorting with places.
     """
+    if stream_keys.device.type != "cpu":
+        return _permutation(stream_keys, epoch, size)
+    found = stream_keys.new_empty(len(stream_keys), size)
+    rows = max(1, CACHED_BYTES // (8 * size))
+    for some, place in zip(torch.split(stream_keys, rows), torch.split(found, rows), strict=True):
+        place.copy_(_permutation(some, epoch, size))
+    return found
+
+
+def _permutation(stream_keys: Tensor, epoch: int, size: int) -> Tensor:
     counter = torch.arange(epoch * size, (epoch + 1) * size, device=stream_keys.device)
     places = (1 << (size - 1).bit_length()) - 1
     drawn = bits(stream_keys, counter).bitwise_and_(~places).bitwise_or_(counter - epoch * size)

@@ -27,7 +27,7 @@ from tests.benchmarks.training import BATCH, DECAY, LR, MOMENTUM, data
 from tests.trained import section
 
 REPEATED = 3
-STEPS = 20
+STEPS = 100
 SEEDS = [2**k for k in range(4, 13)]
 WIDTHS = {100: 1, 1_000: 13, 10_000: 133, 100_000: 1333, 1_000_000: 13333}  # n ≈ 75 · width
 TRIALS = [2**k for k in range(13, 18)]
@@ -86,7 +86,7 @@ def net(width: int) -> Landscape:
 def seeds() -> Growth:
     """A few steps of many seeds as one program, on one core."""
     device, landscape = execution.prepare(1), net(25)
-    settings = section("sgd", lr=LR, momentum=MOMENTUM, batch_size=BATCH, dtype="float32", steps=STEPS)
+    settings = section("sgd", lr=LR, momentum=MOMENTUM, batch_size=BATCH, dtype="float32", steps=STEPS, snapshots=2)
     start = training.initial_parameters(landscape, "key", list(range(SEEDS[-1])), device)
 
     def train(count: int) -> None:

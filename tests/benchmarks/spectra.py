@@ -38,7 +38,6 @@ CPU = torch.device("cpu")
 DECAY, TRAINING_STEPS = 1e-3, 300
 DENSE, ENDS = (25,), (120, 20)  # hidden units: n = 1,885 and 10,430
 DENSE_ERROR, ENDS_ERROR = 1e-10, 1e-6  # of an eigenvalue, over the largest modulus of any
-AT_ONCE = 4  # models of a batch whose ends are looked for
 ZERO = 1e-7  # of the largest modulus: eigenvalues below −z count for the index
 SIDE, SAMPLES, STEPS, PROBES = 25, 50, 64, 2  # each pixel enlarged to 25×25: n = 1,000,285
 WIDTH, DENSITY_ERROR = 0.02, 1e-3  # of the smoothing, over the spectrum's range; ∫|φ − exact|
@@ -150,8 +149,8 @@ def ends_error(thetas: Tensor, found: Sequence[Tensor]) -> float:
 
 
 def ends_by_landsweep(models: int) -> Found:
-    """Lanczos on a few models at once, as a batch goes on until its last has converged, with what the Ritz values prove
-    of the index by interlacing."""
+    """Lanczos on one model after another, as a batch goes on until its last has converged, with what the Ritz values
+    prove of the index by interlacing."""
     given, thetas = landscape(ENDS), trained(ENDS, models)
     keys = streams.keys("spectra", list(range(models)), "ends", CPU)
 
@@ -163,7 +162,7 @@ def ends_by_landsweep(models: int) -> Found:
         return torch.stack([ritz.lowest, ritz.highest], 1), (ritz.values < -zero).sum(1), (ritz.values > zero).sum(1)
 
     given.hvp(thetas[:2], thetas[:2].unsqueeze(2))
-    batches = list(zip(thetas.split(AT_ONCE), keys.split(AT_ONCE), strict=True))
+    batches = list(zip(thetas.split(1), keys.split(1), strict=True))
     found, seconds = timed(lambda: [ends(some, theirs) for some, theirs in batches])
     values, negative, positive = map(torch.cat, zip(*found, strict=True))
     told = {"index at least": float(negative[0]), "index at most": float(given.dim - positive[0])}

@@ -72,7 +72,7 @@ def by_landsweep(model: Model, seeds: int, steps: int) -> dict[str, float]:
     start = training.initial_parameters(landscape, "key", list(range(seeds)), device)
 
     def train(count: int) -> Tensor:
-        settings = section("sgd", lr=LR, momentum=MOMENTUM, batch_size=BATCH, dtype="float32", steps=count)
+        settings = section("sgd", lr=LR, momentum=MOMENTUM, batch_size=BATCH, dtype="float32", steps=count, snapshots=2)
         h = training.hyperparameters(settings, DECAY, seeds, device)
         keys = training.Streams.of("key", list(range(seeds)), device)
         return training.train(landscape, settings, start, keys, h).final

@@ -25,7 +25,7 @@ constexpr int64_t BYTES = 64;
 constexpr int64_t BYTES = 32;
 #endif
 constexpr int64_t CHUNK_BYTES = 128 << 10;  // of a chunk's rows
-constexpr int64_t LEAST_SAMPLES = 32, MOST_SAMPLES = 256, LEAST_OF_PRODUCTS = 48;  // whose sums are many
+constexpr int64_t LEAST_SAMPLES = 32, MOST_SAMPLES = 256, LEAST_OF_PRODUCTS = 64;  // whose sums are many
 constexpr int64_t VECTORS_BYTES = 64 << 20;  // of the sums of vectors that share a pass over the samples
 constexpr int64_t DEPTH_BYTES = 32 << 10;  // of a panel that a product passes over: the nearest cache holds most of it
 constexpr int MOST_ROWS = 6;  // of a tile: with two vectors a row, its accumulators fill twelve registers
