@@ -10,11 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ import torch
 from landsweep.workers import builtin, execution, training
 from landsweep.workers.landscape import Landscape
 from tests.benchmarks import orchestration
-from tests.benchmarks.contest import ONE_PRIORITY
+from tests.benchmarks.contest import ONE_PRIORITY, OURS, process
 from tests.benchmarks.training import BATCH, DECAY, LR, MOMENTUM, data
 from tests.trained import section
 
@@ -118,10 +116,7 @@ def products() -> Growth:
 
 def trials() -> Growth:
     """No-op trials through Ray to committed tables, on all cores."""
-    measured = {}
-    for count in TRIALS:
-        with tempfile.TemporaryDirectory() as folder:
-            measured[count] = count / orchestration.by_landsweep(Path(folder), count)
+    measured = {count: count / process(orchestration.MODULE, OURS, count, cores=None)()["rate"] for count in TRIALS}
     work = "seconds of a sweep of no-op trials against their number, all cores; slope"
     return Growth("growth in trials", work, measured, slope(measured), 1.05)
 

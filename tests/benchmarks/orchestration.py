@@ -56,7 +56,7 @@ def by_tasks(folder: Path, tasks: int = TASKS) -> float:
     try:
         return _task_rate(folder, tasks)
     finally:
-        ray_adapter.load().shutdown()
+        ray_adapter.leave(wait=True)
 
 
 def _task_rate(folder: Path, tasks: int) -> float:
