@@ -28,7 +28,7 @@ constexpr int64_t CHUNK_BYTES = 128 << 10;  // of a chunk's rows
 constexpr int64_t LEAST_SAMPLES = 32, MOST_SAMPLES = 256, LEAST_OF_PRODUCTS = 64;  // whose sums are many
 constexpr int64_t VECTORS_BYTES = 64 << 20;  // of the sums of vectors that share a pass over the samples
 constexpr int64_t DEPTH_BYTES = 32 << 10;  // of a panel that a product passes over: the nearest cache holds most of it
-constexpr int MOST_ROWS = 6;  // of a tile: with two vectors a row, its accumulators fill twelve registers
+constexpr int MOST_ROWS = BYTES == 64 ? 12 : 6;  // of a tile: with two vectors a row, its sums fill most registers
 
 enum Activation { LINEAR, TANH, RELU, SIGMOID, SILU };
 enum Loss { CROSS_ENTROPY, MSE };
@@ -212,19 +212,17 @@ inline void outer_tile(const T* factors, int64_t stride, const T* const* rows, i
         }
 }
 
+template <int M = MOST_ROWS, class Tile> inline void in_tile(int64_t height, int64_t first, const Tile& tile) {
+    if (height == M) return tile.template operator()<M>(first);
+    if constexpr (M > 1) in_tile<M - 1>(height, first, tile);
+}
+
 // Rows in tiles of nearly one height: calls tile.template operator()<M>(first row).
 template <class Tile> inline void in_tiles(int64_t rows, const Tile& tile) {
     const int64_t tiles = (rows + MOST_ROWS - 1) / MOST_ROWS;
     for (int64_t t = 0, first = 0; t < tiles; ++t) {
         const int64_t height = (rows - first + tiles - t - 1) / (tiles - t);
-        switch (height) {
-            case 1: tile.template operator()<1>(first); break;
-            case 2: tile.template operator()<2>(first); break;
-            case 3: tile.template operator()<3>(first); break;
-            case 4: tile.template operator()<4>(first); break;
-            case 5: tile.template operator()<5>(first); break;
-            default: tile.template operator()<6>(first); break;
-        }
+        in_tile(height, first, tile);
         first += height;
     }
 }
