@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 #: Of data sets that an early start has room for in the object store; for more Ray is started anew.
 DATA_BYTES = 128 * 2**20
+SETTLE_SECONDS = 20.0
 
 
 class Early:
@@ -58,13 +59,13 @@ class Early:
 _ending: list[threading.Event] = []
 
 
-def settle() -> None:
+def settle() -> bool:
     """Wait for what was given up to be closed, whatever is pressed meanwhile: with this process Ray would end under it,
-    which then waits for a minute. Of the main thread."""
+    which then waits for a minute. Of the main thread. False where it does not close: an import that is interrupted can
+    leave others waiting for ever."""
     if _ending:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while _ending:
-        _ending.pop().wait()
+    return all(closed.wait(SETTLE_SECONDS) for closed in _ending)
 
 
 @contextmanager

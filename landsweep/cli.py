@@ -69,9 +69,12 @@ def main() -> None:
     set_threshold(*COLLECTED)
     try:
         app()
+    except SystemExit as ended:
+        early = sys.modules.get("landsweep.cluster.early")
+        if early and not early.settle():
+            os._exit(ended.code if isinstance(ended.code, int) else 1)
+        raise
     finally:
-        if early := sys.modules.get("landsweep.cluster.early"):
-            early.settle()
         freeze()  # Python's end would look through all of it several times
 
 
