@@ -9,10 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from landsweep.workers import classify, classify_krylov, search, streams
+from landsweep.workers import classify, classify_krylov, search
 from landsweep.workers.classify import Classified
 from landsweep.workers.eigenvector_following import EigenvectorFollowing
-from landsweep.workers.krylov.lanczos import lanczos
 from landsweep.workers.landscape import Landscape
 from landsweep.workers.lbfgs import GradientNormMinimisation
 from landsweep.workers.levenberg_marquardt import LevenbergMarquardt
@@ -66,8 +65,7 @@ class Dense:
     def norm(self, landscape: Landscape, thetas: Tensor) -> Tensor:
         if landscape.dim < LARGE:
             return eigh(landscape.hessian(thetas))[0].abs().amax(1)
-        keys = streams.keys("algebra", [0], "norm", thetas.device).expand(len(thetas)).contiguous()
-        return lanczos(landscape.products(thetas), landscape.dim, keys, NORM_STEPS, tolerance=NORM_ERROR).norm
+        return classify_krylov.spectral_norm(landscape, thetas, NORM_STEPS, NORM_ERROR)
 
     def negatives(self, landscape: Landscape, thetas: Tensor, scale: Tensor) -> Tensor:
         return (eigh(landscape.hessian(thetas))[0] < -NEGATIVE * scale.unsqueeze(1)).sum(1)

@@ -30,13 +30,14 @@ PRODUCTS = 90  # for the trace
 NORM_STEPS = 6  # blocks that estimate ‖H‖₂
 
 
-def spectral_norm(landscape: Landscape, thetas: Tensor) -> Tensor:
-    """‖H‖₂ at each row by a few Lanczos steps, a lower bound within about 1 %. (B,)."""
+def spectral_norm(landscape: Landscape, thetas: Tensor, most: int = NORM_STEPS, tolerance: float = 0.0) -> Tensor:
+    """‖H‖₂ at each row by at most so many Lanczos steps, a lower bound: within about 1 % by the few that are taken
+    unless more are asked for, within ``tolerance`` where these suffice. (B,)."""
     keys = streams.keys("classify_krylov", [0], "norm", thetas.device).expand(len(thetas)).contiguous()
-    steps = min(NORM_STEPS, thetas.shape[1])
+    steps = min(most, thetas.shape[1])
 
     def norm(theta: Tensor, key: Tensor) -> Tensor:
-        return lanczos(landscape.products(theta), theta.shape[1], key, steps).norm
+        return lanczos(landscape.products(theta), theta.shape[1], key, steps, tolerance=tolerance).norm
 
     return _in_chunks(norm, steps, thetas, keys)
 
