@@ -242,14 +242,13 @@ def _function(name: str, dtype: torch.dtype) -> Any:
     function = getattr(compiled.library("dense"), f"{name}_{_SUFFIXES[dtype]}")
     number, whole, place = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
     nets = [whole, place, whole, whole, place, number, number, number, place, place, place, whole]
-    own = {"evaluate": [place, whole, place, place, place], "multiply": [place, whole, place]}
-    if name == "release":
-        function.argtypes, function.restype = [place], None
-        return function
-    if name == "multiply_held":
-        function.argtypes, function.restype = [place, whole, whole, place, whole, whole, place], number
-        return function
-    own["hold"] = []
-    own["descend"] = [place, whole, place, place, whole, place, place, number, whole, whole]
-    function.argtypes, function.restype = [*nets, *own[name]], place if name == "hold" else number
+    signatures = {
+        "evaluate": ([*nets, place, whole, place, place, place], number),
+        "descend": ([*nets, place, whole, place, place, whole, place, place, number, whole, whole], number),
+        "multiply": ([*nets, place, whole, place], number),
+        "hold": (nets, place),
+        "multiply_held": ([place, whole, whole, place, whole, whole, place], number),
+        "release": ([place], None),
+    }
+    function.argtypes, function.restype = signatures[name]
     return function
